@@ -1,0 +1,1 @@
+"""chainrule: training in which every gradient can be seen and proved."""
