@@ -39,7 +39,7 @@ _HOME = MappingProxyType(
     }
 )
 
-__all__ = [  # noqa: F822  (they come from __getattr__)
+__all__ = [
     "ChainruleError",
     "Finding",
     "Report",

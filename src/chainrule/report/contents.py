@@ -47,15 +47,16 @@ class Contents:
         return tuple(sorted(self.findings, key=lambda finding: ORDER.index(finding.severity)))
 
     @property
+    def compared(self) -> tuple[StageResult, ...]:
+        """The stages that ran and state a resolution."""
+        return tuple(stage for stage in self.stages if stage.verdict is not None and stage.resolution is not None)
+
+    @property
     def coarsest(self) -> StageResult | None:
         """Of the stages that state a resolution, the one that sees least; None if none does."""
-        return max(_resolved(self.stages), key=lambda stage: stage.resolution or 0.0, default=None)
+        return max(self.compared, key=lambda stage: stage.resolution or 0.0, default=None)
 
     @property
     def seconds(self) -> float:
         """Time of all stages together."""
         return sum(stage.seconds for stage in self.stages)
-
-
-def _resolved(stages: tuple[StageResult, ...]) -> list[StageResult]:
-    return [stage for stage in stages if stage.verdict is not None and stage.resolution is not None]

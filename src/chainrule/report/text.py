@@ -1,0 +1,146 @@
+"""The text report: findings in the manner of a compiler, stages with what each could have seen, the verdict last.
+
+A line is a tuple of (text, role) spans. Without roles it is the plain text; `terminal.py` gives the roles a colour.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from chainrule.finding import Finding, StageResult
+from chainrule.report import words
+from chainrule.report.contents import Contents
+
+Line: TypeAlias = tuple[tuple[str, str], ...]
+NARROWEST, WIDEST = 60, 120
+
+
+def text(contents: Contents, width: int = 100) -> str:
+    """The whole report as plain text, no line longer than `width` where words allow it."""
+    return "\n".join("".join(part for part, _ in line).rstrip() for line in lines(contents, width))
+
+
+def lines(contents: Contents, width: int = 100) -> Iterator[Line]:
+    """The report line by line: subject, stages, findings with the worst first, verdict."""
+    width = min(max(width, NARROWEST), WIDEST)
+    for block in (_subject(contents, width), _stages(contents.stages, width), *_findings(contents, width)):
+        if block:
+            yield from block
+            yield ()
+    yield from _verdict(contents, width)
+
+
+def _subject(contents: Contents, width: int) -> list[Line]:
+    labelled = [*contents.subject, *(("note", note) for note in contents.notes)]
+    column = max((len(label) for label, _ in labelled), default=0) + 2
+    return [line for label, value in labelled for line in _labelled(f"  {label:<{column}}", value, width)]
+
+
+def _labelled(label: str, value: str, width: int) -> Iterator[Line]:
+    first, *rest = _wrap(value, width - len(label))
+    yield ((label, "quiet"), (first, ""))
+    for line in rest:
+        yield ((" " * len(label) + line, ""),)
+
+
+def _stages(stages: tuple[StageResult, ...], width: int) -> list[Line]:
+    if not stages:
+        return []
+    column = max(len(stage.name) for stage in stages) + 2
+    title = (("resolution".rjust(width - 12) + "time".rjust(12), "quiet"),)
+    return [title, *(line for stage in stages for line in _stage(stage, column, width))]
+
+
+def _stage(stage: StageResult, column: int, width: int) -> Iterator[Line]:
+    verdict, label = words.outcome(stage), f"{stage.name:<{column}}"
+    spent = words.duration(stage.seconds) if stage.verdict else ""
+    right = f"{words.resolution(stage):>10}{spent:>12}"
+    room = width - 14 - len(label) - len(right)
+    first, *rest = _wrap(stage.summary, room)
+    yield ((f"  {verdict:<12}", verdict), (label, "where"), (f"{first:<{room}}", ""), (right, "quiet"))
+    for line in rest:
+        yield ((" " * (14 + len(label)) + line, ""),)
+
+
+def _findings(contents: Contents, width: int) -> list[list[Line]]:
+    return [list(_finding(finding, width)) for finding in contents.ranked]
+
+
+def _finding(finding: Finding, width: int) -> Iterator[Line]:
+    yield from _headline(finding, width)
+    if finding.source or "node" in finding.evidence:
+        yield _place(finding)
+    yield from _rows(finding.rows)
+    for note in finding.notes:
+        yield from _paragraph(note, width, indent="  ")
+    yield from _last(finding, width)
+
+
+def _headline(finding: Finding, width: int) -> Iterator[Line]:
+    tag = f"{finding.severity}[{finding.check}]"
+    where = f" {finding.where}:" if finding.where else ":"
+    first, *rest = _wrap(f"{tag}{where} {finding.message}", width, hang="  ")
+    message = first.removeprefix(tag).removeprefix(where)
+    if f"{tag}{where}{message}" == first:
+        yield ((tag, finding.severity), (where, "where"), (message, "strong"))
+    else:  # a place so long that it was broken
+        yield ((first, finding.severity),)
+    for line in rest:
+        yield ((line, "strong"),)
+
+
+def _place(finding: Finding) -> Line:
+    evidence, source = finding.evidence, finding.source
+    place = f"{source.file}:{source.line}" if source else "(no line of yours)"
+    node = f"node {evidence['node']}" if "node" in evidence else ""
+    what = " ".join(str(evidence[key]) for key in ("output", "shape", "dtype") if key in evidence)
+    spans = [("  --> ", "quiet"), (place, "where")]
+    if source and source.code:
+        spans.append((f"   {source.code.strip()}", ""))
+    if node:
+        spans.append((f"   {', '.join(part for part in (node, what) if part)}", "quiet"))
+    return tuple(spans)
+
+
+def _rows(rows: tuple[tuple[str, str, str], ...]) -> Iterator[Line]:
+    label_width = max((len(label) for label, _, _ in rows), default=0) + 2
+    value_width = max((len(value) for _, value, _ in rows), default=0)
+    for label, value, remark in rows:
+        yield ((f"  {label:<{label_width}}", ""), (f"{value:>{value_width}}", "strong"), (f"   {remark}", "quiet"))
+
+
+def _last(finding: Finding, width: int) -> Iterator[Line]:
+    why = f"why: chainrule why {finding.check}"
+    if not finding.reproduce:
+        yield ((f"  {why}", "quiet"),)
+        return
+    reproduce = f"reproduce: {finding.reproduce}"
+    if len(reproduce) + len(why) + 10 <= width:
+        yield ((f"  {reproduce}        {why}", "quiet"),)
+    else:  # a command is never broken, so that it can be copied
+        yield ((f"  {reproduce}", "quiet"),)
+        yield ((f"  {why}", "quiet"),)
+
+
+def _verdict(contents: Contents, width: int) -> Iterator[Line]:
+    word = contents.verdict.upper() + "  "
+    first, *rest = _wrap(words.conclusion(contents), width - len(word))
+    yield ((word, contents.verdict), (first, "strong"))
+    for line in rest:
+        yield ((" " * len(word) + line, "strong"),)
+    yield from _paragraph(words.origin(contents), width, indent=" " * len(word), role="quiet")
+    if contents.command:
+        yield ((" " * len(word) + contents.command, "quiet"),)
+
+
+def _paragraph(sentence: str, width: int, *, indent: str, role: str = "") -> Iterator[Line]:
+    for line in _wrap(sentence, width, indent=indent, hang=indent):
+        yield ((line, role),)
+
+
+def _wrap(sentence: str, width: int, *, indent: str = "", hang: str = "") -> list[str]:
+    """Lines of at most `width`, at least one; a path, a number or a command is never broken."""
+    wrapper = textwrap.TextWrapper(width, indent, hang, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(sentence) or [indent]
