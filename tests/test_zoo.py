@@ -1,0 +1,69 @@
+"""The zoo of healthy models: every one builds the same twice, has finite gradients, and (below) passes every check."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from zoo.case import ZooModel
+from zoo.hf import HF
+from zoo.models import OWN
+
+ZOO = (*OWN, *(pytest.param(model, marks=pytest.mark.hf) for model in HF))
+every_model = pytest.mark.parametrize("model", ZOO, ids=str)
+
+
+def each_tensor(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The batch with `change` applied to its tensors."""
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        fields = {field.name: each_tensor(change, getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+        return dataclasses.replace(batch, **fields)
+    return tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def gradients(zoo_model: ZooModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    model, loss, batch = zoo_model.build()
+    batch = each_tensor(lambda t: t.to(dtype) if t.is_floating_point() else t, batch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        loss(model.to(dtype), batch).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_zoo_has_at_least_nine_own_and_thirteen_transformers_models_with_unique_names():
+    names = [model.name for model in (*OWN, *HF)]
+    assert len(OWN) >= 9
+    assert len(HF) >= 13
+    assert len(names) == len(set(names))
+
+
+@every_model
+def test_a_zoo_model_is_the_same_twice_and_leaves_the_generator_alone(model: ZooModel):
+    before = torch.get_rng_state()
+    first, second = model.build()[0].state_dict(), model.build()[0].state_dict()
+    assert torch.equal(before, torch.get_rng_state())
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert 0 < sum(t.numel() for t in first.values()) < 200_000
+
+
+@every_model
+def test_a_zoo_model_has_finite_gradients_in_float32(model: ZooModel):
+    found = gradients(model, torch.float32)
+    assert found
+    assert [] == [name for name, gradient in found.items() if not gradient.isfinite().all()]
+
+
+@every_model
+def test_a_zoo_model_has_finite_gradients_in_plain_float64_unless_it_says_that_it_cannot(model: ZooModel):
+    if not model.double:
+        with pytest.raises(RuntimeError):
+            gradients(model, torch.float64)
+        return
+    assert [] == [name for name, g in gradients(model, torch.float64).items() if not g.isfinite().all()]
