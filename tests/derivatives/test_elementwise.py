@@ -1,0 +1,15 @@
+import pytest
+from torch._ops import OpOverload
+
+from chainrule.derivatives import elementwise
+from chainrule.derivatives.rule import merge
+from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_samples import samples_of
+
+RULES, _ = merge([elementwise.rules])
+
+
+@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("op", RULES, ids=str)
+def test_the_rule(op: OpOverload, check: Check) -> None:
+    check(RULES[op], samples_of(op))
