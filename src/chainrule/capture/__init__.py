@@ -1,1 +1,7 @@
-"""(written with the room)"""
+"""From `loss(model, batch)` to the graph of its unit formulas."""
+
+from __future__ import annotations
+
+from chainrule.capture.binding import bind as bind
+from chainrule.capture.export import capture as capture
+from chainrule.capture.promote import promote as promote

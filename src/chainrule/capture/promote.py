@@ -1,0 +1,119 @@
+"""True float64: every cast and every constant made *inside* the model rewritten, which `model.double()` leaves behind.
+
+`LlamaForCausalLM(...).double()` still casts to float32 in each norm, so its loss carries float32 noise and a difference
+quotient of it is all noise. In the promoted graph nothing is narrower than the wanted dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensorMode
+
+from chainrule.capture.nodes import spec_of
+from chainrule.errors import CaptureError
+from chainrule.graph import Argument, Graph, Leaf, Node, Ref, Spec, Value, bind_arguments, schema_defaults
+
+aten = torch.ops.aten
+_COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+def promote(graph: Graph, dtype: torch.dtype = torch.float64) -> Graph:
+    """The same formulas in another floating dtype: leaves cast, dtype arguments rewritten, specs recomputed.
+
+    Integers and bools stay. Numbers such as the -3.4e38 of a mask stay too: they are finite in every wider dtype.
+    Raises CaptureError if a node reinterprets bits (`view(dtype)`), which has no counterpart in another dtype.
+    """
+    leaves = {name: _cast_leaf(leaf, dtype) for name, leaf in graph.leaves.items()}
+    nodes: list[Node] = []
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        values: dict[str, Value] = {name: mode.from_tensor(leaf.value) for name, leaf in leaves.items()}
+        for node in graph.nodes:
+            for new in _promoted(node, values, dtype):
+                values[new.name] = _run(new, values)
+                nodes.append(replace(new, spec=spec_of(values[new.name])))
+    return replace(graph, leaves=leaves, nodes=tuple(nodes))
+
+
+def promoted_dtype(old: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """`dtype` for a floating dtype, its complex partner for a complex one, and any other dtype as it is."""
+    if old.is_floating_point:
+        return dtype
+    return _COMPLEX.get(dtype, old) if old.is_complex else old
+
+
+def _cast_leaf(leaf: Leaf, dtype: torch.dtype) -> Leaf:
+    value = leaf.value.to(promoted_dtype(leaf.value.dtype, dtype))
+    recipe = leaf.recipe and replace(leaf.recipe, arguments=_rewritten(leaf.recipe.arguments, dtype))
+    return replace(leaf, value=value, recipe=recipe)
+
+
+def _rewritten(arguments: Mapping[str, Argument], dtype: torch.dtype) -> dict[str, Argument]:
+    return {
+        name: promoted_dtype(value, dtype) if isinstance(value, torch.dtype) else value
+        for name, value in arguments.items()
+    }
+
+
+def _promoted(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> list[Node]:
+    """The node in the new dtype, after casts of integer arguments that would otherwise become float32 inside the op."""
+    if node.op is aten.view.dtype:
+        raise CaptureError(f"{node.source or node.where}: view({node.arguments['dtype']}) reads the bits of a tensor")
+    new = replace(node, arguments=_rewritten(node.arguments, dtype))
+    wanted = _floating_output(node)
+    if wanted is None or any(_is_floating(values, ref) for ref in node.refs()):
+        return [new]
+    names = {name for name, _ in schema_defaults(node.op)}
+    if "dtype" in names:
+        return [replace(new, arguments={**new.arguments, "dtype": promoted_dtype(wanted, dtype)})]
+    return _with_casts(new, values, promoted_dtype(wanted, dtype))
+
+
+def _floating_output(node: Node) -> torch.dtype | None:
+    """The dtype of the node's first floating or complex output."""
+    specs = (node.spec,) if isinstance(node.spec, Spec) else node.spec
+    return next((s.dtype for s in specs if s and (s.dtype.is_floating_point or s.dtype.is_complex)), None)
+
+
+def _is_floating(values: Mapping[str, Value], ref: Ref) -> bool:
+    value = values[ref.name] if ref.index is None else values[ref.name][ref.index]
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _with_casts(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> list[Node]:
+    """int / int, sqrt(int), int * 0.5: PyTorch computes these in the default dtype; cast the integers first instead."""
+    casts, arguments = [], dict(node.arguments)
+    for name, value in node.arguments.items():
+        if isinstance(value, Ref) and name not in ("condition", "mask", "indices", "index"):
+            cast = replace(
+                node,
+                name=f"{node.name}_{name}_cast",
+                op=aten._to_copy.default,
+                arguments=bind_arguments(aten._to_copy.default, (value,), {"dtype": dtype}),
+            )
+            casts.append(cast)
+            arguments[name] = Ref(cast.name)
+    return [*casts, replace(node, arguments=arguments)]
+
+
+def _run(node: Node, values: Mapping[str, Value]) -> Value:
+    return run_op(node.op, {name: _resolve(value, values) for name, value in node.arguments.items()})
+
+
+def run_op(op: OpOverload, arguments: Mapping[str, Value]) -> Value:
+    """op(**arguments); an op that returns a list returns a tuple."""
+    value = op(**arguments)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _resolve(argument: Argument, values: Mapping[str, Value]) -> Value:
+    if isinstance(argument, Ref):
+        value = values[argument.name]
+        return value if argument.index is None else value[argument.index]
+    if isinstance(argument, tuple):
+        return tuple(_resolve(item, values) for item in argument)
+    return argument
