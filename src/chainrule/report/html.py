@@ -45,7 +45,7 @@ def _stages(contents: Contents) -> str:
     ticks = "".join(f"<span>{tick}</span>" for tick in ("1e-16", "1e-12", "1e-8", "1e-4", "1"))
     return f"""<h2>What was compared, and how small an error would have been seen</h2>
 <div class="scroll"><table>
-<thead><tr><th>outcome</th><th>stage</th><th></th><th class="number">would have seen</th>
+<thead><tr><th>outcome</th><th>stage</th><th></th><th class="number">resolution</th>
 <th><div class="scale">{ticks}</div></th><th class="number">time</th></tr></thead>
 <tbody>
 {"".join(_stage(stage) for stage in contents.stages)}</tbody></table></div>"""
@@ -55,7 +55,7 @@ def _stage(stage: StageResult) -> str:
     verdict = words.outcome(stage)
     spent = words.duration(stage.seconds) if stage.verdict else ""
     return f"""<tr class="{verdict}"><td class="outcome">{verdict}</td><td class="name">{escape(stage.name)}</td>
-<td>{escape(stage.summary)}</td><td class="number">{words.resolution(stage)}</td>
+<td class="said">{escape(stage.summary)}</td><td class="number">{words.resolution(stage)}</td>
 <td class="sight">{_ruler(stage)}</td><td class="number">{spent}</td></tr>
 """
 

@@ -71,7 +71,7 @@ def _findings(contents: Contents, width: int) -> list[list[Line]]:
 def _finding(finding: Finding, width: int) -> Iterator[Line]:
     yield from _headline(finding, width)
     if finding.source or "node" in finding.evidence:
-        yield _place(finding)
+        yield from _place(finding, width)
     yield from _rows(finding.rows)
     for note in finding.notes:
         yield from _paragraph(note, width, indent="  ")
@@ -91,17 +91,25 @@ def _headline(finding: Finding, width: int) -> Iterator[Line]:
         yield ((line, "strong"),)
 
 
-def _place(finding: Finding) -> Line:
-    evidence, source = finding.evidence, finding.source
+def _place(finding: Finding, width: int) -> Iterator[Line]:
+    """The user's line, and the node that it became; on a line of its own if there is no room."""
+    source, node = finding.source, _node(finding)
     place = f"{source.file}:{source.line}" if source else "(no line of yours)"
-    node = f"node {evidence['node']}" if "node" in evidence else ""
+    code = f"   {source.code.strip()}" if source and source.code else ""
+    spans = (("  --> ", "quiet"), (place, "where"), (code, ""))
+    if 6 + len(place) + len(code) + 3 + len(node) <= width:
+        yield (*spans, (f"   {node}" if node else "", "quiet"))
+    else:
+        yield spans
+        yield ((f"      {node}", "quiet"),)
+
+
+def _node(finding: Finding) -> str:
+    evidence = finding.evidence
+    if "node" not in evidence:
+        return ""
     what = " ".join(str(evidence[key]) for key in ("output", "shape", "dtype") if key in evidence)
-    spans = [("  --> ", "quiet"), (place, "where")]
-    if source and source.code:
-        spans.append((f"   {source.code.strip()}", ""))
-    if node:
-        spans.append((f"   {', '.join(part for part in (node, what) if part)}", "quiet"))
-    return tuple(spans)
+    return f"node {evidence['node']}" + (f", {what}" if what else "")
 
 
 def _rows(rows: tuple[tuple[str, str, str], ...]) -> Iterator[Line]:

@@ -40,7 +40,9 @@ FAILED = Report(
     stages=(
         StageResult("0 forward", "pass", "the graph's loss equals yours bit for bit; two runs are equal", None, 0.42),
         StageResult("1 chain rule", "pass", "124,439,808 entries of 148 parameters agree", 3.2e-11, 14.4),
-        StageResult("3 your backward", "fail", "1 of 298 nodes disagrees; the first is blocks.3.attn.softmax", 1.2e-7, 9.8),
+        StageResult(
+            "3 your backward", "fail", "1 of 298 nodes disagrees; the first is blocks.3.attn.softmax", 1.2e-7, 9.8
+        ),
         StageResult("4 directions", None, "not run: an earlier gradient stage failed"),
     ),
     subject=SUBJECT,
