@@ -1,1 +1,1 @@
-"""(written with the room)"""
+"""Derivatives without calculus: finite differences of plain callables, with error bars and measured noise."""
