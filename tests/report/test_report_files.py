@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from chainrule.errors import ConfigError
-from chainrule.finding import Finding
+from chainrule.finding import Finding, Line
 from chainrule.report import Report
 from chainrule.report.html import page
+from chainrule.report.sarif import as_log
 from report.report_samples import FAILED, PASSED, UNRESOLVED
 
 
@@ -60,6 +61,15 @@ def test_sarif_has_a_result_per_finding_with_the_users_line(tmp_path):
         "region": {"startLine": 118, "snippet": {"text": "        weights = FastSoftmax.apply(scores)"}},
     } == error["locations"][0]["physicalLocation"]
     assert "physicalLocation" not in warning["locations"][0]
+
+
+def test_sarif_addresses_are_uris_whatever_the_file_is_called(tmp_path):
+    def address(file):
+        log = as_log(Report((Finding("x", "error", "", "m", source=Line(file, 3)),)))
+        return log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+
+    assert "my%20models/a%23b.py" == address("my models/a#b.py")
+    assert "file:///home/me/my%20model.py" == address("/home/me/my model.py")
 
 
 class Page(HTMLParser):
