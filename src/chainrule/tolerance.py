@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 REQUIRED_RESOLUTION = 1e-6  # of a tensor's gradient, in float64: what a numerical check must be able to see to say PASS
+NORM_UNITS, ENTRY_UNITS, BIAS_UNITS = 4.0, 40.0, 40.0  # of rounding: see `residual_limits`; measured on the zoo
 AGREEMENT = 1e-10  # of a tensor's gradient, in float64: two exact engines that differ by more do not agree
 
 
@@ -44,6 +45,20 @@ def agreement_limit(gradient_norm: float, bound_norm: float) -> Limit:
     if zero > AGREEMENT * gradient_norm:
         return Limit(zero, "1000 u of the terms that cancel in it: the gradient is zero within rounding")
     return Limit(AGREEMENT * gradient_norm, f"{AGREEMENT:.0e} of the gradient's norm")
+
+
+def residual_limits(norm: float, entry: float, bias: float) -> tuple[Limit, Limit, Limit]:
+    """How large a recorded adjoint's residual may be, in units of rounding, as a norm, at its worst entry, as a bias.
+
+    norm, entry, bias  the residual of torch's own derivative of the same formula, same numbers, same dtype: what an honest
+                       backward of this dtype shows here. A backward may be some times worse than that (it may round in
+                       other places), plus a few units for formulas that torch happens to round not at all.
+    """
+    return (
+        Limit(NORM_UNITS + 3 * norm, f"{NORM_UNITS:g} u + 3 times that of torch's own derivative"),
+        Limit(ENTRY_UNITS + 4 * entry, f"{ENTRY_UNITS:g} u + 4 times that of torch's own derivative"),
+        Limit(BIAS_UNITS + 4 * bias, f"{BIAS_UNITS:g} u + 4 times that of torch's own derivative"),
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -44,14 +44,20 @@ class Residual:
     consumers: tuple[Node, ...]
     recorded: Tensor
     expected: Tensor
+    bound_norm: float
     u: float
     units: Units
     stock: Units
 
     @property
+    def size(self) -> float:
+        """‖recorded − expected‖."""
+        return float((self.recorded - self.expected).norm())
+
+    @property
     def relative(self) -> float:
         """‖recorded − expected‖ / ‖expected‖."""
-        return float((self.recorded - self.expected).norm() / self.expected.norm().clamp_min(1e-300))
+        return self.size / max(float(self.expected.norm()), 1e-300)
 
 
 class _Sums:
@@ -98,9 +104,9 @@ def residuals(graph: Graph, values: Mapping[str, Value], recorded: Mapping[Ref, 
 def _sweep(
     node: Node, refs: list[Ref], sums: _Sums, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor], active: set[Ref]
 ) -> None:
-    exact = {name: _double(values[name]) for name in {node.name, *(ref.name for ref in node.refs())}}
-    arriving = {ref: _double(recorded[ref]) if ref in recorded else sums.expected[ref] for ref in refs}
-    absolute = {ref: _double(recorded[ref]).abs() if ref in recorded else sums.bound[ref] for ref in refs}
+    exact = {name: double(values[name]) for name in {node.name, *(ref.name for ref in node.refs())}}
+    arriving = {ref: double(recorded[ref]) if ref in recorded else sums.expected[ref] for ref in refs}
+    absolute = {ref: double(recorded[ref]).abs() if ref in recorded else sums.bound[ref] for ref in refs}
     own = {ref: recorded.get(ref, sums.stock.get(ref)) for ref in refs}
     for ref, share in pull_back(node, exact, arriving):
         if ref in active:
@@ -141,10 +147,11 @@ def _residual(ref: Ref, sums: _Sums, recorded: Tensor, values: Mapping[str, Valu
     consumers = tuple(sums.consumers.get(ref, ()))
     value = value_of(ref, values)
     u = max(unit(dtype) for dtype in _dtypes(value, consumers, values))
-    exact = _double(recorded)
+    exact = double(recorded)
     stock = sums.stock.get(ref)
-    yardstick = units(_double(stock) - expected, expected, bound, u) if stock is not None else Units(0, 0, 0)
-    return Residual(ref, consumers, exact, expected, u, units(exact - expected, expected, bound, u), yardstick)
+    yardstick = units(double(stock) - expected, expected, bound, u) if stock is not None else Units(0, 0, 0)
+    own = units(exact - expected, expected, bound, u)
+    return Residual(ref, consumers, exact, expected, float(bound.norm()), u, own, yardstick)
 
 
 def units(r: Tensor, expected: Tensor, bound: Tensor, u: float) -> Units:
@@ -183,7 +190,8 @@ def _add(sums: dict[Ref, Tensor], ref: Ref, share: Tensor) -> None:
     sums[ref] = sums[ref] + share if ref in sums else share
 
 
-def _double(value: Value) -> Value:
+def double(value: Value) -> Value:
+    """The value in float64, integers and masks as they are."""
     if isinstance(value, tuple):
-        return tuple(_double(item) for item in value)
+        return tuple(double(item) for item in value)
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,1 @@
+"""The gradient checks, cheap to dear: each proves what the next relies on."""

@@ -1,0 +1,76 @@
+"""What the checks look at: one set-up, one batch, its graph in the user's dtype and in true float64, evaluated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chainrule.autodiff.evaluate import evaluate, loss_of
+from chainrule.autodiff.reverse import reverse
+from chainrule.capture import promote
+from chainrule.finding import Finding, Line, StageResult
+from chainrule.graph import Graph, Ref, Source, Value
+from chainrule.setups import Setup
+
+# A stage or check: looks at the subject, says what it did and what it found.
+Check = Callable[["Subject"], tuple[StageResult, list[Finding]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One set-up under examination; what is dear is computed once, when first asked for.
+
+    command  the command line that repeats the check, for findings; "" if called from Python
+    """
+
+    setup: Setup
+    batch: Any
+    graph: Graph
+    seed: int = 0
+    command: str = ""
+
+    @cached_property
+    def exact(self) -> Graph:
+        """The graph in true float64: casts inside the model included."""
+        return promote(self.graph, torch.float64)
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """All values of the float64 graph."""
+        return evaluate(self.exact)
+
+    @cached_property
+    def adjoints(self) -> dict[Ref, Tensor]:
+        """dL/dvalue of the float64 graph by our chain rule."""
+        return reverse(self.exact, self.values)
+
+    @cached_property
+    def gradients(self) -> Mapping[str, Tensor]:
+        """The parameters' gradients by our chain rule, float64."""
+        return {
+            path: self.adjoints.get(Ref(leaf.name), torch.zeros_like(self.values[leaf.name]))
+            for path, leaf in self.exact.parameters.items()
+        }
+
+    @property
+    def loss(self) -> float:
+        """The loss in float64."""
+        return float(loss_of(self.exact, self.values))
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """A generator of its own for each purpose, so that `--only` draws what a full run draws."""
+        return torch.Generator().manual_seed(1000 * self.seed + purpose)
+
+    def reproduce(self, check: str) -> str:
+        """The command that runs only this check again, with this seed."""
+        return f"{self.command} --only {check} --seed {self.seed}" if self.command else ""
+
+
+def line_of(source: Source | None) -> Line | None:
+    """A node's source as the report's plain line."""
+    return None if source is None else Line(source.file, source.line, source.code)

@@ -1,0 +1,68 @@
+"""Two gradients of one model, tensor by tensor: how far they are apart, and how far they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chainrule.autodiff.bound import bound_shares
+from chainrule.autodiff.reverse import active_values
+from chainrule.graph import Graph, Ref, Value
+from chainrule.tolerance import Limit, agreement_limit
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One parameter: ‖ours − theirs‖ against its limit. `relative` is in units of the gradient's norm."""
+
+    path: str
+    entries: int
+    difference: float
+    norm: float
+    limit: Limit
+
+    @property
+    def ok(self) -> bool:
+        """Whether the two agree; a nan never does."""
+        return self.difference <= self.limit.value
+
+    @property
+    def relative(self) -> float:
+        """Difference as a share of the gradient's norm."""
+        return self.difference / self.norm if self.norm else (0.0 if self.difference == 0 else float("inf"))
+
+
+def agreements(
+    graph: Graph,
+    values: Mapping[str, Value],
+    adjoints: Mapping[Ref, Tensor],
+    theirs: Mapping[str, Tensor],
+) -> Iterator[Agreement]:
+    """Compare our adjoints of the parameters with another engine's gradients, every entry of every parameter."""
+    bounds = leaf_bounds(graph, values, adjoints)
+    for path, leaf in graph.parameters.items():
+        other = theirs[path].double()
+        ours = adjoints.get(Ref(leaf.name), torch.zeros_like(other))
+        limit = agreement_limit(float(other.norm()), bounds.get(Ref(leaf.name), 0.0))
+        yield Agreement(path, other.numel(), float((ours - other).norm()), float(other.norm()), limit)
+
+
+def leaf_bounds(graph: Graph, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]) -> dict[Ref, float]:
+    """‖Σ |ȳ|·|∂y/∂x|‖ for each trainable leaf: the size of what its gradient sums, before anything cancels."""
+    leaves = {Ref(leaf.name) for leaf in graph.parameters.values()}
+    active = active_values(graph)
+    sums: dict[Ref, Tensor] = {}
+    for node in graph.nodes:
+        arrives = Ref(node.name) in adjoints or any(Ref(node.name, i) in adjoints for i in range(_outputs(node.spec)))
+        if arrives and any(ref in leaves for ref in node.refs()) and any(ref in active for ref in node.refs()):
+            for ref, bound in bound_shares(node, values, adjoints):
+                if ref in leaves:
+                    sums[ref] = sums[ref] + bound if ref in sums else bound
+    return {ref: float(bound.norm()) for ref, bound in sums.items()}
+
+
+def _outputs(spec: object) -> int:
+    return len(spec) if isinstance(spec, tuple) else 0

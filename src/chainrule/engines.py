@@ -1,0 +1,86 @@
+"""The three gradient engines behind one call: engine(model, loss, batch) adds dL/dp to every p.grad and returns the loss.
+
+`autograd` lives with the training loop; here are the other two, which work on the captured graph. A graph holds for one
+set of batch shapes, so each engine keeps one graph for each set that it has met, and reads the model's current values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.autodiff import value_and_grad
+from chainrule.autodiff.evaluate import evaluate, run_node, value_of
+from chainrule.capture import bind, capture
+from chainrule.capture.batches import tensors_of
+from chainrule.compare.entries import numerical_value_and_grad
+from chainrule.graph import Graph
+
+Loss = Callable[[Any, Any], Tensor]
+# (graph, current leaf values) -> the loss and the gradient of every parameter
+Differentiate = Callable[[Graph, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class GraphEngine:
+    """Gradients of the captured graph by `differentiate`; a drop-in for loss.backward()."""
+
+    def __init__(self, differentiate: Differentiate) -> None:
+        self._differentiate = differentiate
+        self._graphs: dict[tuple[Any, ...], Graph] = {}
+
+    def __call__(self, model: nn.Module, loss: Loss, batch: Any) -> Tensor:
+        """Add dL/dp to each parameter's `.grad`, update the buffers that forward updates, and return the loss."""
+        graph = self._graph(model, loss, batch)
+        leaves = {**bind(graph, model, batch), **redraw(graph)}
+        value, gradients = self._differentiate(graph, leaves)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for path, gradient in gradients.items():
+            parameter = parameters[path]
+            parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad + gradient
+        _update_buffers(graph, leaves, model)
+        return value
+
+    def _graph(self, model: nn.Module, loss: Loss, batch: Any) -> Graph:
+        shapes = tuple((path, tensor.shape, tensor.dtype) for path, tensor in tensors_of(batch).items())
+        key = (id(model), model.training, shapes)
+        if key not in self._graphs:
+            self._graphs[key] = capture(model, loss, batch)
+        return self._graphs[key]
+
+
+def chain_rule_engine() -> GraphEngine:
+    """Our own reverse mode, in the dtype of the model."""
+    return GraphEngine(value_and_grad)
+
+
+def numerical_engine() -> GraphEngine:
+    """Order-8 finite differences with frozen branches: no calculus; for very small models."""
+    return GraphEngine(numerical_value_and_grad)
+
+
+def redraw(graph: Graph) -> dict[str, Tensor]:
+    """Fresh random draws (dropout masks and the like) from the global generator, in the order in which forward draws them."""
+    fixed = {name: leaf.value for name, leaf in graph.leaves.items()}
+    return {
+        name: value_of_recipe for name, leaf in graph.leaves.items() if (value_of_recipe := _draw(leaf.recipe, fixed)) is not None
+    }
+
+
+def _draw(recipe: Any, fixed: Mapping[str, Tensor]) -> Tensor | None:
+    if recipe is None:
+        return None
+    drawn = run_node(recipe, fixed)
+    return drawn[0] if isinstance(drawn, tuple) else drawn
+
+
+def _update_buffers(graph: Graph, leaves: Mapping[str, Tensor], model: nn.Module) -> None:
+    if not graph.mutated:
+        return
+    values = evaluate(graph, leaves)
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for path, ref in graph.mutated.items():
+            buffers[path].copy_(value_of(ref, values))
