@@ -37,6 +37,7 @@ LEVELS = {
     "checks": 4,
     "explain": 4,
     "train": 4,
+    "engines": 5,  # the gradient engines behind one call, for training
     "api": 6,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli": 8,
