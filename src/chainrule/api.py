@@ -1,0 +1,116 @@
+"""The public functions: each joins the rooms for one of the verbs; the rooms themselves do not know each other."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.autodiff import value_and_grad as value_and_grad
+from chainrule.capture import capture as capture
+from chainrule.capture import first_batch, preserve, promote
+from chainrule.checks.gradient import STAGES
+from chainrule.checks.subject import Check, Subject
+from chainrule.compare.entries import NumericalGradient, numerical_entries
+from chainrule.errors import ConfigError, SetupError
+from chainrule.finding import Finding, StageResult
+from chainrule.graph import Graph
+from chainrule.report import Report
+from chainrule.setups import Setup
+
+
+def check(setup: Setup, *, seed: int = 0, only: Collection[str] = (), command: str = "") -> Report:
+    """Prove the gradients of a training set-up, before compute is spent; see docs/gradients.md for how a verdict is reached.
+
+    seed     of the random directions and cotangents; the report prints it
+    only     names of checks to run; all of them if empty
+    command  the command line that repeats this check, for the report
+
+    Never changes the user's model, optimizer, batches or random state. Raises SetupError for a set-up that cannot be used
+    (no trainable parameter, a loss that is no scalar, inf or nan in the input) and CaptureError if no graph can be made.
+    """
+    if not isinstance(setup, Setup):
+        raise SetupError(f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one")
+    stages = _selected(only)
+    with preserve(setup.model, setup.optimizer, setup.batches):
+        batch = first_batch(setup)
+        graph = capture(setup.model, setup.loss, batch)
+        subject = Subject(setup, batch, graph, seed, command)
+        results, findings = _run(stages, subject)
+    return Report(
+        findings=tuple(findings),
+        stages=tuple(results),
+        subject=_describe(subject),
+        seed=seed,
+        versions={"chainrule": version("chainrule"), "torch": str(torch.__version__), "python": platform.python_version()},
+        command=command,
+        notes=graph.notes,
+    )
+
+
+def numerical_gradient(
+    graph: Graph,
+    name: str,
+    *,
+    method: str = "order8",
+    h: float | None = None,
+    entries: Collection[tuple[int, ...]] | None = None,
+) -> NumericalGradient:
+    """dL/dW of one parameter by finite differences of the loss, entry by entry, in true float64, branches held.
+
+    method   "forward": (L(W + hE) - L(W)) / h, the textbook's; "central"; "order8", with an error bar; "complex" step
+    h        the step; None chooses it by the method and the tensor's size, and says why
+    entries  indices to compute; all of them if None
+
+    Returns `.gradient`, `.bar` (None for "forward"), `.h`, `.evaluations`, and for "forward" `.loss_plus`, `.loss_current`.
+    Raises ConfigError for an unknown parameter or method, with the nearest name.
+    """
+    return numerical_entries(promote(graph, torch.float64), name, method=method, h=h, entries=entries)
+
+
+def _selected(only: Collection[str]) -> Mapping[str, tuple[str, Check]]:
+    known = {name for name, _ in STAGES.values()}
+    if unknown := sorted(set(only) - known):
+        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return {stage: (name, run) for stage, (name, run) in STAGES.items() if not only or name in only}
+
+
+def _run(stages: Mapping[str, tuple[str, Check]], subject: Subject) -> tuple[list[StageResult], list[Finding]]:
+    """The stages in order. After a FAIL only the other half of the same proof still runs: more would repeat the finding."""
+    results: list[StageResult] = []
+    findings: list[Finding] = []
+    failed = ""
+    for stage, (name, run) in stages.items():
+        if failed and name != failed:
+            results.append(StageResult(stage, None, f"not run: {failed} comes first"))
+            continue
+        result, found = run(subject)
+        results.append(result)
+        findings += [finding for finding in found if not _known(finding, findings)]
+        if result.verdict == "fail":
+            failed = name
+    return results, findings
+
+
+def _known(finding: Finding, findings: list[Finding]) -> bool:
+    return any((finding.check, finding.where) == (other.check, other.where) for other in findings)
+
+
+def _describe(subject: Subject) -> tuple[tuple[str, str], ...]:
+    model: nn.Module = subject.setup.model
+    parameters = subject.graph.parameters.values()
+    count = sum(leaf.value.numel() for leaf in parameters)
+    batch = [leaf for leaf in subject.graph.leaves.values() if leaf.kind == "batch"]
+    shapes = ", ".join(f"{leaf.path} {tuple(leaf.value.shape)}" for leaf in batch)
+    return (
+        ("model", f"{type(model).__name__}, {count:,} entries in {len(parameters)} parameters"),
+        ("batch", shapes or "no tensors"),
+        ("graph", f"{len(subject.graph.nodes)} unit formulas of {len({n.op for n in subject.graph.nodes})} kinds"),
+    )
+
+
+__all__ = ["Callable", "Tensor", "capture", "check", "numerical_gradient", "value_and_grad"]

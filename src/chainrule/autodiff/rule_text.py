@@ -1,0 +1,118 @@
+"""The source text of derivative rules, with the helpers that they call, as Python that needs nothing but torch."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from types import FunctionType, ModuleType
+from typing import Any
+
+from torch._ops import OpOverload
+
+from chainrule.derivatives.rule import Rule
+
+HOME = "chainrule.derivatives"
+
+
+def rule_function(rule: Rule) -> Callable[..., Any]:
+    """The function that its author wrote: dy/dself of a local rule, the vjp of any other."""
+    return rule.local if rule.local is not None else rule.vjp
+
+
+class RuleText:
+    """Collects the texts of rules and everything they name, each once, and gives every rule a name of its own."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._imports: set[str] = {"import torch", "from torch import Tensor"}
+        self._names: dict[int, str] = {}
+
+    def add(self, rule: Rule) -> str:
+        """Add a rule; returns the name under which the text defines it."""
+        return self._function(rule_function(rule))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return "\n\n\n".join(self._texts.values())
+
+    @property
+    def imports(self) -> str:
+        """The import lines that the texts need."""
+        return "\n".join(sorted(self._imports))
+
+    def _function(self, function: FunctionType) -> str:
+        if id(function) in self._names:
+            return self._names[id(function)]
+        name = self._free(function.__name__)
+        self._names[id(function)] = name
+        tree = _definition(function)
+        renamed = {function.__name__: name}
+        renamed |= self._needs(tree, {**function.__globals__, **_closure(function)})
+        self._texts[name] = ast.unparse(_Rename(renamed).visit(tree))
+        return name
+
+    def _needs(self, tree: ast.AST, scope: dict[str, Any]) -> dict[str, str]:
+        renamed = {}
+        for name in _names(tree):
+            if name in scope and (text := self._need(name, scope[name])) != name:
+                renamed[name] = text
+        return renamed
+
+    def _need(self, name: str, value: Any) -> str:
+        """Make sure that `name` is defined in the text as it is in the rule's file; returns the name to write."""
+        if isinstance(value, ModuleType):
+            self._imports.add(f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}")
+        elif isinstance(value, OpOverload):
+            return f"torch.ops.{value}"
+        elif isinstance(value, FunctionType) and value.__module__.startswith(HOME):
+            return self._function(value)
+        elif isinstance(value, (bool, int, float, str, tuple, type(None))):
+            self._texts.setdefault(name, f"{name} = {value!r}")
+        elif name == "aten":
+            self._texts.setdefault(name, "aten = torch.ops.aten")
+        elif (module := getattr(value, "__module__", None)) and not module.startswith(HOME):
+            self._imports.add(f"from {module} import {name}")
+        return name
+
+    def _free(self, name: str) -> str:
+        taken = set(self._names.values()) | self._texts.keys()
+        return next(n for n in (name, *(f"{name}_{i}" for i in range(2, 1000))) if n not in taken)
+
+
+class _Rename(ast.NodeTransformer):
+    def __init__(self, renamed: dict[str, str]) -> None:
+        self._renamed = renamed
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 (ast's own naming)
+        if node.id in self._renamed and self._renamed[node.id] != node.id:
+            return ast.copy_location(ast.parse(self._renamed[node.id], mode="eval").body, node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        node.name = self._renamed.get(node.name, node.name)
+        return self.generic_visit(node)
+
+
+def _definition(function: FunctionType) -> ast.FunctionDef:
+    """The function's syntax tree, without decorators and without annotations (which would need imports)."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    tree.decorator_list = []
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.FunctionDef):
+            inner.returns = None
+        elif isinstance(inner, ast.arg):
+            inner.annotation = None
+    return tree
+
+
+def _names(tree: ast.AST) -> Iterable[str]:
+    return dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+def _closure(function: FunctionType) -> dict[str, Any]:
+    cells = function.__closure__ or ()
+    return {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, cells, strict=True)}
+
+
