@@ -39,15 +39,17 @@ LEVELS = {
     "train": 4,
     "engines": 5,  # the gradient engines behind one call, for training
     "api": 6,
+    "setup_file": 1,
     "cli_check": 7,  # commands, hung into the app in cli
+    "cli_numerical": 7,
     "cli": 8,
     "__main__": 9,
     "__init__": 9,  # the public names: nobody inside imports them
 }
 DATA = {room for room, level in LEVELS.items() if level == 0}
-LAZY = {"__init__", "cli"}  # may import inside functions
+LAZY = {"__init__", "cli", "cli_check", "cli_numerical"}  # may import inside functions
 DERIVATIVES_OF_TORCH = {"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "linearize"}
-TORCHLESS = {"errors", "finding", "setups", "report", "__init__", "cli", "cli_check"}
+TORCHLESS = {"errors", "finding", "setups", "setup_file", "report", "__init__", "cli", "cli_check", "cli_numerical"}
 
 
 def room_of(file, source=SOURCE):

@@ -1,0 +1,112 @@
+"""The commands `check`, `why` and `rules`: strings to objects, and what they return as the exit code.
+
+Rooms are imported inside the commands, so that `chainrule --help` does not load torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from chainrule.errors import ConfigError
+from chainrule.report import show
+from chainrule.setup_file import load_setup
+
+EXIT_CODES: Mapping[str, int] = MappingProxyType({"pass": 0, "fail": 1, "unresolved": 3})
+
+
+def check(
+    target: str,
+    /,
+    *,
+    json: Path | None = None,
+    save: Path | None = None,
+    only: Annotated[list[str] | None, Parameter(negative="")] = None,
+    seed: int = 0,
+) -> int:
+    """Prove the gradients of a model, loss and batch, before compute is spent.
+
+    Exit code 0 pass, 1 fail, 2 misuse, 3 unresolved.
+
+    Parameters
+    ----------
+    target
+        FILE.py or FILE.py:function; the function (default: setup) returns a chainrule.Setup.
+    json
+        Also write the report as JSON to this file.
+    save
+        Also write the report to this file; its suffix says how: .html, .sarif, .txt or .json.
+    only
+        Run only the check of this name; may be given more than once.
+    seed
+        Of the random directions and samples.
+    """
+    from chainrule import api
+
+    for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
+    report = api.check(load_setup(target), seed=seed, only=tuple(only or ()), command=f"chainrule check {target}")
+    show(report)
+    for path in (json, save):
+        if path is not None:
+            print(f"wrote {report.save(path)}", file=sys.stderr)
+    return EXIT_CODES[report.verdict]
+
+
+def why(name: str = "", /) -> int:
+    """Explain what a check means: what it looks at, why it matters, how it decides, an example broken and repaired.
+
+    Parameters
+    ----------
+    name
+        The check's name, as a report prints it in brackets; without it all checks are listed.
+    """
+    documented = {name: inspect.getdoc(module) or "" for name, module in _checks().items()}
+    if not name:
+        for known in sorted(documented):
+            print(documented[known].splitlines()[0])
+        return 0
+    if name not in documented:
+        near = get_close_matches(name, documented, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(documented))}"
+        raise ConfigError(f"no check is called {name!r}; {hint}")
+    print(documented[name])
+    return 0
+
+
+def rules(contains: str = "", /) -> int:
+    """List the derivative rules: every unit formula with its derivative, by family.
+
+    Parameters
+    ----------
+    contains
+        Show only ops whose name contains this.
+    """
+    from chainrule.derivatives import RULES
+
+    families: dict[str, list[tuple[str, str]]] = {}
+    for op, rule in RULES.items():
+        if contains in str(op):
+            family = (rule.local or rule.vjp).__module__.rpartition(".")[2]
+            families.setdefault(family, []).append((str(op).removesuffix(".default"), rule.formula))
+    if not families:
+        raise ConfigError(f"no op with a derivative rule contains {contains!r} in its name")
+    for family in sorted(families):
+        print(f"{family}\n" + "\n".join(f"  {op:40} {formula}" for op, formula in sorted(families[family])) + "\n")
+    print(f"{sum(map(len, families.values()))} rules")
+    return 0
+
+
+def _checks() -> dict[str, ModuleType]:
+    """name -> the module of each check, whose docstring is its documentation."""
+    from chainrule.checks.gradient import STAGES
+
+    return {name: sys.modules[run.__module__] for name, run in STAGES.values()}
