@@ -26,6 +26,7 @@ from derivatives.rule_samples import Sample
 
 Check = Callable[[Rule, list[Sample]], None]
 AGREE = 1e-10  # of the largest entry: rules and autograd add up in different orders
+INEXACT = {torch.ops.aten.hardsigmoid.default: 1e-7}  # PyTorch's own derivative: its 1/6 is a float32 in float64 too
 RESOLVE = 1e-6  # what a numerical derivative must be able to see, as in a verdict of `check`
 STENCIL_8 = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 STENCIL_6 = (3 / 4, -3 / 20, 1 / 60)
@@ -49,8 +50,7 @@ def agrees_with_central_differences(rule: Rule, samples: list[Sample]) -> None:
 def is_linear_in_g(rule: Rule, samples: list[Sample]) -> None:
     """vjp(2 g - 3 k) = 2 vjp(g) - 3 vjp(k)."""
     for sample in _spread(rule, samples, 6):
-        y = run(sample)
-        g, k = (cotangent(y, seed) for seed in (1, 2))
+        (y, g), (_, k) = (evaluate(rule, sample, seed) for seed in (1, 2))
         mixed = _map(lambda a, b: 2 * a - 3 * b, g, k)
         whole, first, second = (gradients(rule, sample, one, y) for one in (mixed, g, k))
         for name, value in whole.items():
@@ -61,8 +61,7 @@ def is_linear_in_g(rule: Rule, samples: list[Sample]) -> None:
 def is_the_adjoint_of_its_tangent(rule: Rule, samples: list[Sample]) -> None:
     """<g, J u> = <Jᵀ g, u> where the rule has a jvp or declares that y is linear."""
     for sample in _spread(rule, samples, 6):
-        y = run(sample)
-        g, u = cotangent(y), directions(rule, sample)
+        (y, g), u = evaluate(rule, sample), directions(rule, sample)
         if not has_tangent(rule, frozenset(u)):
             continue
         with torch.no_grad(), watched():
@@ -76,8 +75,7 @@ def is_the_adjoint_of_its_tangent(rule: Rule, samples: list[Sample]) -> None:
 def is_bounded_by_its_absolute_bound(rule: Rule, samples: list[Sample]) -> None:
     """|vjp| <= abs_bound, given or by default: the rule on absolute values, the scale of rounding errors."""
     for sample in _spread(rule, samples, 6):
-        y = run(sample)
-        g = cotangent(y)
+        y, g = evaluate(rule, sample)
         bounds = _absolute_bounds(rule, sample, g, y)
         for name, value in gradients(rule, sample, g, y).items():
             for gradient, bound in zip(tensors(value), tensors(bounds[name]), strict=True):
@@ -92,7 +90,7 @@ def says_where_it_holds(rule: Rule, samples: list[Sample]) -> None:
             value = None if mask is None else call_by_name(mask, sample.arguments)
             assert value is None or value.dtype == torch.bool, f"{sample}: a mask must be boolean, got {value}"
         if rule.frozen is not None:
-            y = run(sample)
+            y, _ = evaluate(rule, sample)
             held = call_by_name(rule.frozen, sample.arguments, {**sample.arguments, "y": y})
             assert_close(y, held, f"{sample}: frozen at the base point is not the op", unit=y)
 
@@ -119,12 +117,10 @@ EVERY_CHECK: tuple[Check, ...] = (
 # --- running an op and its rule ---------------------------------------------------------------------------------------
 
 
-def run(sample: Sample) -> Any:
-    """The op's output, a tuple if there are several; the same random draw each time."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        y = sample.op(**sample.arguments)
-    return tuple(y) if isinstance(y, list) else y
+def evaluate(rule: Rule, sample: Sample, seed: int = 1) -> tuple[Any, Any]:
+    """y and g ~ N(0, 1); g is zero for an output that is no function of the arguments (an index, PyTorch's own buffer)."""
+    y, _ = _tracked(rule, sample)
+    return _map(torch.detach, y), _cotangent(y, seed)
 
 
 def gradients(rule: Rule, sample: Sample, g: Any, y: Any) -> dict[str, Any]:
@@ -147,9 +143,20 @@ def floats(rule: Rule, sample: Sample) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if all(t.is_floating_point() for t in tensors(value))}
 
 
-def cotangent(y: Any, seed: int = 1) -> Any:
-    """g ~ N(0, 1) for each floating-point output, zeros for the others."""
-    return _map(_normal(seed), y)
+def _tracked(rule: Rule, sample: Sample) -> tuple[Any, dict[str, Any]]:
+    """y with autograd's graph behind it, and its leaves; the same random draw each time."""
+    leaves = {
+        name: _map(lambda t: t.detach().clone().requires_grad_(), value) for name, value in floats(rule, sample).items()
+    }
+    torch.manual_seed(0)
+    with torch.enable_grad():
+        y = rule.op(**{**sample.arguments, **leaves})
+    return tuple(y) if isinstance(y, list) else y, leaves
+
+
+def _cotangent(y: Any, seed: int) -> Any:
+    draw = _normal(seed)
+    return _map(lambda out: draw(out) if out.requires_grad else torch.zeros_like(out), y)
 
 
 def directions(rule: Rule, sample: Sample, seed: int = 3) -> dict[str, Any]:
@@ -189,21 +196,21 @@ def _compare_with_autograd(rule: Rule, sample: Sample) -> bool:
     y, g, expected = _autograd(rule, sample)
     if not all(item.isfinite().all() for item in tensors(expected)):
         return False
-    actual = gradients(rule, sample, g, y)
+    actual, bounds = gradients(rule, sample, g, y), _absolute_bounds(rule, sample, g, y)
     for name, reference in expected.items():
-        assert_close(reference, actual[name], f"{sample}: dL/d{name} differs from autograd's", unit=g)
+        assert_close(
+            reference,
+            actual[name],
+            f"{sample}: dL/d{name} differs from autograd's",
+            unit=(g, bounds[name]),
+            agree=INEXACT.get(rule.op, AGREE),
+        )
     return any(item.any() for item in tensors(expected))
 
 
 def _autograd(rule: Rule, sample: Sample) -> tuple[Any, Any, dict[str, Any]]:
-    leaves = {
-        name: _map(lambda t: t.detach().clone().requires_grad_(), value) for name, value in floats(rule, sample).items()
-    }
-    torch.manual_seed(0)
-    with torch.enable_grad():
-        y = rule.op(**{**sample.arguments, **leaves})
-        y = tuple(y) if isinstance(y, list) else y
-    g = cotangent(_map(torch.detach, y))
+    y, leaves = _tracked(rule, sample)
+    g = _cotangent(y, 1)
     pairs = [(out, seed) for out, seed in zip(tensors(y), tensors(g), strict=True) if out.requires_grad]
     inputs = tensors(leaves)
     found = torch.autograd.grad([out for out, _ in pairs], inputs, [seed for _, seed in pairs], allow_unused=True)
@@ -213,8 +220,7 @@ def _autograd(rule: Rule, sample: Sample) -> tuple[Any, Any, dict[str, Any]]:
 
 def _compare_with_differences(rule: Rule, sample: Sample) -> bool:
     """Whether the numerical derivative resolved RESOLVE of the scale."""
-    y, u = run(sample), directions(rule, sample)
-    g = cotangent(y)
+    (y, g), u = evaluate(rule, sample), directions(rule, sample)
     at = {**sample.arguments, "y": y}
 
     def value(s: float) -> float:
@@ -251,8 +257,8 @@ def order_8(f: Callable[[float], float], h: float, noise: float) -> tuple[float,
 # --- small tools ------------------------------------------------------------------------------------------------------
 
 
-def assert_close(expected: Any, actual: Any, message: str, *, unit: Any) -> None:
-    """Every entry within AGREE of the largest, or within rounding of the unit (what the entries are made of)."""
+def assert_close(expected: Any, actual: Any, message: str, *, unit: Any, agree: float = AGREE) -> None:
+    """Every entry within `agree` of the largest, or within rounding of the unit (what the entries are made of)."""
     floor = 1e-13 * max((_largest(item) for item in tensors(unit)), default=0.0)
     for want, have in zip(tensors(expected), tensors(actual), strict=True):
         assert want.shape == have.shape, f"{message}: shape {tuple(have.shape)}, expected {tuple(want.shape)}"
@@ -260,7 +266,7 @@ def assert_close(expected: Any, actual: Any, message: str, *, unit: Any) -> None
             assert torch.equal(want, have), message
             continue
         worst = torch.where(want == have, 0.0, (want - have).abs()).max().item()
-        assert worst <= AGREE * _largest(want) + floor, f"{message} by {worst:.3g}, of {_largest(want):.3g}"
+        assert worst <= agree * _largest(want) + floor, f"{message} by {worst:.3g}, of {_largest(want):.3g}"
 
 
 def tensors(value: Any) -> list[Tensor]:
@@ -338,8 +344,8 @@ def _spread(rule: Rule, samples: list[Sample], count: int) -> list[Sample]:
 def _usable(rule: Rule, sample: Sample) -> bool:
     if not all(item.isfinite().all() and 0 < item.numel() <= 2000 for item in tensors(floats(rule, sample))):
         return False
-    y = run(sample)
-    found = gradients(rule, sample, cotangent(y), y)
+    y, g = evaluate(rule, sample)
+    found = gradients(rule, sample, g, y)
     return all(item.isfinite().all() for item in [*tensors(y), *tensors(found)]) and any(
         t.any() for t in tensors(found)
     )

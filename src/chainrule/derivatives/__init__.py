@@ -1,1 +1,8 @@
 """The derivative rules of all unit formulas, a file per family, merged and read-only."""
+
+from __future__ import annotations
+
+from chainrule.derivatives import activation, elementwise
+from chainrule.derivatives.rule import merge
+
+RULES, FLAT = merge([elementwise.rules, activation.rules])
