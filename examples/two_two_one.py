@@ -17,6 +17,7 @@ FORMULAS = {
     "ypred": lambda v: sigmoid(v["w5"] * v["h1"] + v["w6"] * v["h2"] + v["b3"]),
     "L": lambda v: (v["ytrue"] - v["ypred"]) ** 2,
 }
+INPUTS = {"L": ["ypred"], "ypred": ["w5", "w6", "b3", "h1", "h2"], "h1": ["w1", "w2", "b1"], "h2": ["w3", "w4", "b2"]}
 BATCH = {"x1": torch.tensor(-2.0), "x2": torch.tensor(-1.0), "ytrue": torch.tensor(1.0)}
 WEIGHTS = {f"w{i}": 1.0 for i in range(1, 7)} | {f"b{i}": 0.0 for i in range(1, 4)}
 
@@ -51,8 +52,9 @@ def derivatives(names: list[str], given: dict[str, float]) -> dict[str, list[flo
 def main() -> None:
     """The local derivatives, a formula at a time; then the whole network's, which must be their products."""
     values = {name: value.item() for name, value in Formulas(list(FORMULAS), WEIGHTS)(BATCH).items()}
-    inputs = {"L": ["ypred"], "ypred": "w5 w6 b3 h1 h2".split(), "h1": "w1 w2 b1".split(), "h2": "w3 w4 b2".split()}
-    local = {k: v for f, names in inputs.items() for k, v in derivatives([f], {n: values[n] for n in names}).items()}
+    local: dict[str, list[float]] = {}
+    for formula, names in INPUTS.items():
+        local |= derivatives([formula], {name: values[name] for name in names})
     whole = derivatives(list(FORMULAS), WEIGHTS)
     print(f"{'derivative':14}{'autograd':>18}{'chain rule':>18}{'numerical':>18}")
     for name, engines in (local | whole).items():

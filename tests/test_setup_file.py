@@ -1,0 +1,78 @@
+"""FILE.py[:function]: what a user can get wrong, and the words that say so."""
+
+import re
+
+import pytest
+
+from chainrule.errors import SetupError
+from chainrule.setup_file import load_setup, split_target
+from chainrule.setups import Setup
+
+GOOD = """
+import chainrule as cr
+def setup():
+    return cr.Setup(model=None, loss=None, batches=[])
+def build():
+    return cr.Setup(model="built", loss=None, batches=[])
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+
+    def write(code, name="given_by_user.py"):
+        (tmp_path / name).write_text(code, encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_the_function_setup_is_called_unless_another_is_named(write):
+    file = write(GOOD)
+
+    assert Setup(None, None, []) == load_setup(file)
+    assert "built" == load_setup(f"{file}:build").model
+
+
+def test_a_file_may_import_its_neighbours(write):
+    write("WIDTH = 3", "a_neighbour_of_the_setup.py")
+    file = write("from a_neighbour_of_the_setup import WIDTH\n" + GOOD.replace("model=None", "model=WIDTH"))
+
+    assert 3 == load_setup(file).model
+
+
+def test_a_colon_belongs_to_the_function_only():
+    with pytest.raises(SetupError, match=r"no file 'missing.py'; expected FILE.py or FILE.py:function"):
+        split_target("missing.py:build")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def setups(): ...", "has no function 'setup'; did you mean given_by_user.py:setups?"),
+        ("x = 1", "has no function 'setup'; write `def setup():` that returns a chainrule.Setup"),
+        ("setup = 3", "given_by_user.py:setup is int, expected a function that returns a Setup"),
+        ("def setup(): return 3", "given_by_user.py:setup() returned int, expected a chainrule.Setup"),
+        ("def setup(n): ...", "setup() raised TypeError: setup() missing 1 required positional argument: 'n'"),
+        ("def setup(): return {}['width']", "given_by_user.py:setup() raised KeyError: 'width'"),
+        (
+            "import a_module_that_is_not_there",
+            "raised ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+        ),
+        ("import sys\nsys.exit('bye')", "given_by_user.py raised SystemExit: bye"),
+        ("def setup(:", "given_by_user.py raised SyntaxError: "),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said(code, words, write):
+    with pytest.raises(SetupError, match=re.escape(words)):
+        load_setup(write(code))
+
+
+def test_an_error_in_the_users_code_names_the_users_line_and_no_line_of_ours(write):
+    with pytest.raises(SetupError) as raised:
+        load_setup(write("def width():\n    return 1 / 0\n\ndef setup():\n    return width()\n"))
+    message = str(raised.value)
+
+    assert 'given_by_user.py", line 2, in width\n    return 1 / 0' in message
+    assert "setup_file.py" not in message
