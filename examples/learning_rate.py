@@ -1,9 +1,9 @@
 """What the learning rate does: one weight, one example, and a gradient of 500.
 
-The prediction is w·x with x = 25, the truth is 15, and w = 1: the error is 10, the loss 100 and dL/dw = 2·10·25 = 500. The
-weight that fits is 0.6, only 0.4 away. At rate 0.01 the update is 0.01·500 = 5: it overshoots, and the next gradient is
-larger. At 0.00001 it is 0.005: the loss falls, slowly. The loss is a parabola of curvature 2x² = 1250: one step goes to
-its bottom at rate 1/1250 = 0.0008, and every rate above 2/1250 = 0.0016 diverges.
+The prediction is w·x with x = 25, the truth is 15, and w = 1: the error is 10, the loss 100, and dL/dw = 2·10·25 = 500.
+The weight that fits is 0.6, 0.4 away. At rate 0.01 the update is 0.01·500 = 5: it overshoots, and the next gradient
+is larger. At 0.00001 it is 0.005: the loss falls, slowly. The loss is a parabola of curvature 2x² = 1250: a step goes
+to its bottom at rate 1/1250 = 0.0008, and every rate above 2/1250 = 0.0016 diverges.
 
 Expected output:
 rate 0.01000   first update 0.01000 · 500 = 5
