@@ -46,7 +46,7 @@ def _stages(contents: Contents) -> str:
     return f"""<h2>What was compared, and how small an error would have been seen</h2>
 <div class="scroll"><table>
 <thead><tr><th>outcome</th><th>stage</th><th></th><th class="number">resolution</th>
-<th><div class="scale">{ticks}</div></th><th class="number">time</th></tr></thead>
+<th class="sight"><div class="scale">{ticks}</div></th><th class="number">time</th></tr></thead>
 <tbody>
 {"".join(_stage(stage) for stage in contents.stages)}</tbody></table></div>"""
 
