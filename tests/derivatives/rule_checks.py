@@ -1,8 +1,8 @@
 """What every derivative rule must stand: the checks that each family's test file runs on each of its rules.
 
 A family's test file is one parametrised test over its table (see test_elementwise.py), with samples of its own where
-`op_db` has none. A check takes (rule, samples) and raises AssertionError. Cotangents and directions are normal draws; branches are
-held where a rule says how (`frozen`), so a kink is no false alarm.
+`op_db` has none. A check takes (rule, samples) and raises AssertionError. Cotangents and directions are normal draws;
+branches are held where a rule says how (`frozen`), so a kink is no false alarm.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ EVERY_CHECK: tuple[Check, ...] = (
 
 
 def evaluate(rule: Rule, sample: Sample, seed: int = 1) -> tuple[Any, Any]:
-    """y and g ~ N(0, 1); g is zero for an output that is no function of the arguments (an index, PyTorch's own buffer)."""
+    """y and g ~ N(0, 1); g is zero for an output without derivative (an index, PyTorch's own buffer)."""
     y, _ = _tracked(rule, sample)
     return _map(torch.detach, y), _cotangent(y, seed)
 
@@ -127,7 +127,7 @@ def gradients(rule: Rule, sample: Sample, g: Any, y: Any) -> dict[str, Any]:
     """The rule's gradients of the differentiable arguments, summed to their shapes; checks keys, shapes, what runs."""
     with torch.no_grad(), watched():
         given = {name: value for name, value in rule.gradients(g, y, sample.arguments).items() if value is not None}
-    present = {name for name, value in sample.arguments.items() if tensors(value)} - rule.nondiff
+    present = set(floats(rule, sample))
     possible = {
         argument.name for argument in sample.op._schema.arguments if "Tensor" in str(argument.type)
     } - rule.nondiff

@@ -41,6 +41,11 @@ def call(op: OpOverload, *args: Any, **kwargs: Any) -> Sample:
     return Sample(op, bind_arguments(op, args, kwargs))
 
 
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Float64 draws from N(0, 1), the same each time."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
 def samples_of(op: OpOverload, own: Iterable[Sample] = (), entries: Iterable[str] = ()) -> list[Sample]:
     """All samples of the op: those of `op_db` entries of its name or in `entries`, and one's own."""
     names = {*_entries_named(op_name(op)), *entries}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chainrule.derivatives import activation, elementwise
+from chainrule.derivatives import activation, arithmetic, choice, elementwise
 from chainrule.derivatives.rule import merge
 
-RULES, FLAT = merge([elementwise.rules, activation.rules])
+RULES, FLAT = merge([elementwise.rules, arithmetic.rules, choice.rules, activation.rules])

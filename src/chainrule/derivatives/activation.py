@@ -1,7 +1,7 @@
 """Activation functions, one tensor in and one out, with the value of the derivative that PyTorch takes at each kink.
 
 Sources: GELU, Hendrycks and Gimpel, arXiv 1606.08415; ELU, Clevert et al., 1511.07289; SELU, Klambauer et al.,
-1706.02515; Mish, Misra, 1908.08681; hard swish, Howard et al., 1905.02244, section 5.2; SiLU, Elfwing et al., 1702.03118.
+1706.02515; Mish, Misra, 1908.08681; hard swish, Howard et al., 1905.02244, sec. 5.2; SiLU, Elfwing et al., 1702.03118.
 """
 
 from __future__ import annotations
@@ -284,9 +284,9 @@ def prelu(g: Tensor, y: Tensor, self: Tensor, weight: Tensor) -> Mapping[str, Te
 
 
 def _glu_jvp(y: Tensor, t: Mapping[str, Tensor], self: Tensor, dim: int) -> Tensor:
-    (a, b), (a_t, b_t) = self.chunk(2, dim), t["self"].chunk(2, dim)
-    gate = torch.sigmoid(b)
-    return a_t * gate + y * (1 - gate) * b_t
+    a, b = t["self"].chunk(2, dim)
+    gate = torch.sigmoid(self.chunk(2, dim)[1])
+    return a * gate + y * (1 - gate) * b
 
 
 def _glu_bound(g: Tensor, y: Tensor, self: Tensor, dim: int) -> Mapping[str, Tensor]:

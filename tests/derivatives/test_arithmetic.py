@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch._ops import OpOverload
+
+from chainrule.derivatives import arithmetic
+from chainrule.derivatives.rule import merge
+from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_samples import call, normal, samples_of
+
+aten = torch.ops.aten
+RULES, _ = merge([arithmetic.rules])
+X, Y = normal(3, 4), normal(4, seed=1)
+OWN = [
+    *(call(op, X, 1.7, -0.5) for op in (aten.add.Scalar, aten.sub.Scalar, aten.rsub.Scalar)),
+    *(
+        call(op, X, -1.7)
+        for op in (aten.mul.Scalar, aten.div.Scalar, aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor)
+    ),
+    call(aten.mul.Tensor, X, torch.arange(4)),
+    call(aten.div.Tensor, X, torch.arange(1, 5)),
+    call(aten.pow.Tensor_Tensor, X.abs() + 0.1, torch.arange(4)),
+    call(aten.pow.Tensor_Tensor, torch.arange(1, 5), X),
+    call(aten.xlogy.Tensor, X, torch.arange(1, 5)),
+    call(aten.rsub.Tensor, X, Y, alpha=0.3),
+    call(aten.pow.Scalar, 1.7, X),
+    call(aten.pow.Tensor_Scalar, X, 3),
+    call(aten.pow.Tensor_Scalar, X, 0),
+    call(aten.pow.Tensor_Scalar, X.abs() + 0.1, -1.5),
+    call(aten.xlogy.Scalar_Other, X, 0.7),
+    call(aten.xlogy.Scalar_Self, -0.6, X.abs() + 0.1),
+    call(aten.lerp.Scalar, X, Y, 0.3),
+    call(aten.hypot.default, X, Y),
+]
+
+
+@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("op", RULES, ids=str)
+def test_the_rule(op: OpOverload, check: Check) -> None:
+    check(RULES[op], samples_of(op, OWN))
