@@ -55,7 +55,11 @@ class _Writer:
         self._rules = RuleText()
         self._runs = runs(graph)
         self._functions: dict[Any, str] = {}
-        self._inside: set[str] = set()  # names of the nodes of the block that is being written
+        self._templates = self._choose_templates()
+        # Of the block that is being written: its path, names of its nodes, and what its own parameters are called in it.
+        self._prefix = ""
+        self._inside: set[str] = set()
+        self._own: dict[str, str] = {}
 
     def text(self) -> str:
         blocks = [line for run in self._runs for line in self._block(run)]
@@ -85,15 +89,24 @@ class _Writer:
         classes = [node.stack[0][1] for node in self._graph.nodes if node.stack]
         return classes[0] if classes else "the loss"
 
+    def _choose_templates(self) -> dict[Any, Block]:
+        """Of equal blocks the one through most of whose inputs a gradient flows: the first reads the batch, say."""
+        templates: dict[Any, Block] = {}
+        for block in (block for run in self._runs for block in run.blocks):
+            best = templates.get(block.key, block)
+            templates[block.key] = max(best, block, key=lambda b: sum(ref in self._active for ref in b.inputs))
+        return templates
+
     # --- one block: its forward and its backward ---
 
     def _block(self, run: Run) -> Iterator[str]:
-        block = run.blocks[0]
+        block = self._templates[run.blocks[0].key]
         if block.key in self._functions:
             return
         name = self._name(block)
         self._functions[block.key] = name
-        self._inside = {node.name for node in block.nodes}
+        self._prefix, self._inside = block.prefix, {node.name for node in block.nodes}
+        self._own = {leaf: self._short(block, leaf) for leaf in block.parameters}
         title = f"{run.blocks[0].prefix} ... {run.blocks[-1].prefix}" if len(run.blocks) > 1 else block.prefix
         rule = f"# --- {title or 'between repeated modules'}: {len(block.nodes)} formulas "
         yield from ("", f"{rule:-<100}", "", "")
@@ -114,7 +127,7 @@ class _Writer:
 
     def _forward(self, block: Block) -> Iterator[str]:
         for leaf in block.parameters:
-            yield f"{leaf} = own[{relative(self._graph, block, leaf)!r}]"
+            yield f"{self._own[leaf]} = own[{relative(self._graph, block, leaf)!r}]"
         last = None
         for node in block.nodes:
             if node.source and node.source != last:
@@ -134,7 +147,7 @@ class _Writer:
                 yield from self._pull_back(node, wanted, started)
         yield from (f"g_{self._variable(ref)} = None" for ref in block.inputs if ref not in started)
         owned = [leaf for leaf in block.parameters if Ref(leaf) in started]
-        own = ", ".join(f"{relative(self._graph, block, leaf)!r}: g_{leaf}" for leaf in owned)
+        own = ", ".join(f"{relative(self._graph, block, leaf)!r}: g_{self._own[leaf]}" for leaf in owned)
         back = "".join(f"g_{self._variable(ref)}, " for ref in block.inputs)
         yield f"return ({back}), {{{own}}}"
 
@@ -148,7 +161,8 @@ class _Writer:
             for parameter, schema in list(parameters_of(rule_function(rule)))[skip:]
         ]
         g = self._cotangent(node, started)
-        yield f"# {op_name(node.op)} in {node.module or 'the loss'}: {' '.join(rule.formula.split())}"
+        place = node.module.removeprefix(self._prefix).lstrip(".")
+        yield f"# {f'{place}.' if place else ''}{op_name(node.op)}: {' '.join(rule.formula.split())}"
         if rule.local is not None:
             yield f"d = {{'self': {g} * {name}({', '.join([f'v.{node.name}', *given])})}}"
         else:
@@ -202,25 +216,24 @@ class _Writer:
 
     def _forward_run(self, number: int, run: Run, places: dict[Ref, str]) -> Iterator[str]:
         first, name = run.blocks[0], self._functions[run.blocks[0].key]
+        outputs = [self._member(ref) for ref in self._templates[first.key].outputs]
         given = [self._place(ref, places) for ref in first.inputs]
         if len(run.blocks) == 1:
-            yield f"v{number} = {name}_forward({', '.join([self._own(first), *given])})"
-            places.update({ref: f"v{number}.{self._member(ref)}" for ref in first.outputs})
+            yield f"v{number} = {name}_forward({', '.join([self._leaves_of(first), *given])})"
+            places.update({ref: f"v{number}.{own}" for ref, own in zip(first.outputs, outputs, strict=True)})
             return
         moving = {position: f"x{number}_{position}" for position, source in enumerate(run.carried) if source is not None}
         yield from (f"{variable} = {given[position]}" for position, variable in moving.items())
         arguments = [moving.get(position, value) for position, value in enumerate(given)]
         yield f"v{number} = []"
-        yield f"for prefix in {[block.prefix for block in run.blocks]!r}:"
-        yield f"    v{number}.append({name}_forward({', '.join(['within(leaves, prefix + chr(46))', *arguments])}))"
+        yield f"for prefix in {[f'{block.prefix}.' for block in run.blocks]!r}:"
+        yield f"    v{number}.append({name}_forward({', '.join(['within(leaves, prefix)', *arguments])}))"
         for position, variable in moving.items():
             source = run.carried[position]
             assert source is not None
-            yield f"    {variable} = v{number}[-1].{self._member(first.outputs[source])}"
+            yield f"    {variable} = v{number}[-1].{outputs[source]}"
         last = run.blocks[-1]
-        places.update(
-            {ref: f"v{number}[-1].{self._member(own)}" for ref, own in zip(last.outputs, first.outputs, strict=True)}
-        )
+        places.update({ref: f"v{number}[-1].{own}" for ref, own in zip(last.outputs, outputs, strict=True)})
 
     def _backward_run(self, number: int, run: Run) -> Iterator[str]:
         if not any(ref in self._active for block in run.blocks for ref in block.outputs):
@@ -244,14 +257,21 @@ class _Writer:
         """Under which name a value's adjoint is summed up: a leaf's path, so that tied parameters share one sum."""
         return self._graph.leaves[ref.name].path if ref.name in self._graph.leaves else str(ref)
 
-    def _own(self, block: Block) -> str:
+    def _leaves_of(self, block: Block) -> str:
         return f"within(leaves, {block.prefix + '.'!r})" if block.prefix else "leaves"
 
     def _place(self, ref: Ref, places: Mapping[Ref, str]) -> str:
         return f"leaves[{self._graph.leaves[ref.name].path!r}]" if ref.name in self._graph.leaves else places[ref]
 
+    def _short(self, block: Block, leaf: str) -> str:
+        """A parameter's variable inside its block: attention_query_weight."""
+        name = relative(self._graph, block, leaf).replace(".", "_")
+        return f"{name}_" if name in self._inside or not name.isidentifier() else name
+
     def _variable(self, ref: Ref) -> str:
         """A variable's name for a value that crosses a block's border, or that a gradient is named after."""
+        if ref.name in self._own:
+            return self._own[ref.name]
         return ref.name if ref.index is None else f"{ref.name}_{ref.index}"
 
     def _member(self, ref: Ref) -> str:
