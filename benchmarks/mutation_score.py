@@ -1,0 +1,202 @@
+"""How many planted backward faults are caught: by chainrule's check, and by `torch.autograd.gradcheck` on the same set.
+
+    python benchmarks/mutation_score.py [--judge NAME ...] [--every N] [--table]
+
+A judge is "gradcheck slow", "gradcheck fast" or "chainrule"; all of them by default. Each adds its rows to
+benchmarks/results/mutation_score.json, from which docs/mutation-score.md is written; --table writes the page alone.
+--every N takes each N-th plant only (nothing is saved then). A full run takes about an hour of one core.
+
+gradcheck judges as a user would run it: the Function alone, in float64, with the inputs that the model really feeds it,
+default tolerances, the generator seeded before each call. chainrule judges the whole model by `chainrule.check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, gradcheck
+
+import chainrule as cr
+from faults.backward.plant import Plant
+from faults.backward.plants import PLANTS
+
+RESULTS = ROOT / "benchmarks" / "results" / "mutation_score.json"
+PAGE = ROOT / "docs" / "mutation-score.md"
+SIZES: dict[torch.dtype, tuple[float | None, ...]] = {
+    torch.float64: (None, 1e-1, 1e-2, 1e-3, 1e-4),
+    torch.float32: (None, 1e-1, 1e-2, 1e-3, 1e-4),
+    torch.bfloat16: (None, 1e-1, 1e-2),
+}
+ASKED = {"float64": 0.0, "float32": 1e-4, "bfloat16": 1e-2}  # sizes from which a fault has to be caught
+HEAD = """# Mutation score: which planted backward faults are caught
+
+Written by `python benchmarks/mutation_score.py --table` from `benchmarks/results/mutation_score.json`; do not edit.
+
+A plant is a custom `autograd.Function` with a wrong backward at a known module of a four-layer transformer
+(`tests/faults/backward`). *Size* is the norm of the error in a tensor's gradient over the norm of that gradient. Each
+plant is tried at its natural size and, where it can be scaled, at 1e-1, 1e-2, 1e-3 and 1e-4 (bfloat16: 1e-1, 1e-2).
+Counted are, in float64, all; in float32 those of 1e-4 or more; in bfloat16 those of 1e-2 or more.
+gradcheck runs on each Function alone, in float64, on the inputs that the model feeds it, with default tolerances;
+chainrule checks the whole model. *named*: the first finding names the planted module (or the one whose tensor the fault
+overwrites). The twins are the same Functions with the right backward.
+"""
+MISSED = "What chainrule missed or misplaced, and who spoke on a correct twin:"
+TAIL = """gradcheck flags the right embedding because `padding_idx` leaves a row's gradient out by contract: a finite
+difference sees that row, autograd does not. It misses small faults because its tolerances are absolute or grow with the
+size of the tensor, and in fast mode because its directions are fixed and non-negative. It sees one Function at a time:
+faults that show only between two calls (stale tensors, a shared buffer, a gradient overwritten) are out of its reach.
+"""
+Row = dict[str, Any]
+Case = tuple[Plant, torch.dtype, float | None]
+
+
+def seeded(function: type[Function]) -> Callable[..., Any]:
+    """The Function with the same random draws in every call: gradcheck needs a deterministic one."""
+
+    def call(*inputs: Tensor) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return function.apply(*inputs)
+
+    return call
+
+
+def by_gradcheck(plant: Plant, _: torch.dtype, size: float | None, twin: bool, fast: bool) -> Row:
+    function, inputs = plant.twin_alone() if twin else plant.alone(size)
+    passes = gradcheck(seeded(function), inputs, fast_mode=fast, raise_exception=False)
+    return {"caught": not passes, "named": None}
+
+
+def by_chainrule(plant: Plant, dtype: torch.dtype, size: float | None, twin: bool) -> Row:
+    model, loss, batch = plant.twin(dtype) if twin else plant.build(dtype, size)
+    report = cr.check(cr.Setup(model, loss, [batch]))
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    said = [finding for finding in report.findings if finding.severity != "info"]
+    where = errors[0].where if errors else said[0].where if said else ""
+    caught = bool(said) if twin else bool(errors)
+    return {"caught": caught, "named": bool(errors) and inside(where, plant), "where": where, "verdict": report.verdict}
+
+
+def inside(where: str, plant: Plant) -> bool:
+    """Whether a finding's place lies in the planted module, or in one whose tensor the fault overwrites."""
+    return any(f"{where}.".startswith(f"{path}.") for path in (plant.module_path, *plant.victims))
+
+
+JUDGES: dict[str, tuple[Callable[..., Row], dict[str, Any], tuple[torch.dtype, ...]]] = {
+    "gradcheck slow": (by_gradcheck, {"fast": False}, (torch.float64,)),
+    "gradcheck fast": (by_gradcheck, {"fast": True}, (torch.float64,)),
+    "chainrule": (by_chainrule, {}, tuple(SIZES)),
+}
+
+
+def cases(plants: Sequence[Plant], dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
+    """Every plant in every dtype and size in which it is a fault."""
+    for plant in plants:
+        for dtype in dtypes:
+            if dtype in plant.dtypes:
+                yield from ((plant, dtype, size) for size in SIZES[dtype] if size is None or plant.scalable)
+
+
+def judged(name: str, plants: Sequence[Plant]) -> Iterator[Row]:
+    """What one judge says of the plants and then of their twins, one twin for each module."""
+    judge, options, dtypes = JUDGES[name]
+    todo = [(*case, False) for case in cases(plants, dtypes)]
+    twins = {plant.module_path: plant for plant in plants}.values()
+    todo += [(plant, dtype, None, True) for plant in twins for dtype in dtypes]
+    for done, (plant, dtype, size, twin) in enumerate(todo):
+        start = time.perf_counter()
+        said = judge(plant, dtype, size, twin, **options)
+        row = {"judge": name, "kind": plant.kind, "site": plant.site, "module": plant.module_path, "twin": twin}
+        row |= {"dtype": str(dtype).removeprefix("torch."), "size": size}
+        row |= {"measured": 0.0 if twin else plant.measured(dtype, size), "seconds": time.perf_counter() - start}
+        yield row | said
+        if sys.stderr.isatty() or done % 50 == 0:
+            print(f"{name}: {done + 1}/{len(todo)}", file=sys.stderr)
+
+
+def asked(row: Row) -> bool:
+    """Whether the fault is as large as it must be to be caught in its dtype."""
+    return not row["twin"] and (row["size"] or row["measured"]) >= ASKED[row["dtype"]]
+
+
+def score(rows: Sequence[Row], field: str = "caught") -> str:
+    """ "31/32" of the rows have the field set; "" if there are none."""
+    return f"{sum(bool(row[field]) for row in rows)}/{len(rows)}" if rows else ""
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of the Markdown table: kinds by judge and dtype, caught of those asked for, named of those caught."""
+    columns = [
+        (judge, str(dtype).removeprefix("torch.")) for judge, (_, _, dtypes) in JUDGES.items() for dtype in dtypes
+    ]
+    yield "| kind of fault | " + " | ".join(f"{judge}, {dtype}" for judge, dtype in columns) + " | named |"
+    yield "|---" * (len(columns) + 2) + "|"
+    for kind in (*dict.fromkeys(plant.kind for plant in PLANTS), "**all**"):
+        mine = [row for row in rows if kind in (row["kind"], "**all**") and asked(row)]
+        cells = [score([r for r in mine if (r["judge"], r["dtype"]) == column]) for column in columns]
+        caught = [row for row in mine if row["judge"] == "chainrule" and row["caught"]]
+        yield f"| {kind} | " + " | ".join(cells) + f" | {score(caught, 'named')} |"
+    twins = [row for row in rows if row["twin"]]
+    silent = [
+        [r | {"silent": not r["caught"]} for r in twins if (r["judge"], r["dtype"]) == column] for column in columns
+    ]
+    yield "| **twins on which nothing is said** | " + " | ".join(score(cell, "silent") for cell in silent) + " | |"
+
+
+def missed(rows: Sequence[Row]) -> Iterator[str]:
+    """One line for each fault that chainrule missed or misplaced, and each twin of which anyone said something."""
+    for row in rows:
+        what = f"{row['kind']} in {row['module']}, {row['dtype']}, size {row['size'] or row['measured']:.2g}"
+        if row["twin"] and row["caught"]:
+            yield f"- {row['judge']}, twin of {row['module']}, {row['dtype']}: a correct backward is flagged"
+        elif row["judge"] == "chainrule" and asked(row) and not row["caught"]:
+            yield f"- missed: {what}"
+        elif row["judge"] == "chainrule" and asked(row) and not row["named"]:
+            yield f"- named elsewhere ({row['where']}): {what}"
+
+
+def page(saved: dict[str, Any]) -> str:
+    """docs/mutation-score.md."""
+    rows = saved["rows"]
+    kinds = len({plant.kind for plant in PLANTS})
+    faults = list(missed(rows)) or ["nothing."]
+    setting = f"{len(PLANTS)} plants of {kinds} kinds; torch {saved['torch']}, {saved['threads']} thread."
+    return "\n".join((HEAD, setting, "", *table(rows), "", MISSED, "", *faults, "", TAIL))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judge", action="append", choices=list(JUDGES))
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    for name in () if arguments.table else arguments.judge or JUDGES:
+        rows = list(judged(name, PLANTS[:: arguments.every]))
+        print(
+            "\n".join((name, *missed(rows), f"caught {score([row for row in rows if asked(row)])} of those asked for"))
+        )
+        saved["rows"] = [row for row in saved["rows"] if row["judge"] != name] + rows
+    if arguments.every == 1:
+        saved |= {"command": "python benchmarks/mutation_score.py", "torch": torch.__version__, "threads": 1}
+        saved |= {"chainrule": version("chainrule"), "asked": ASKED}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(saved, indent=0))
+        PAGE.write_text(page(saved))
+
+
+if __name__ == "__main__":
+    main()
