@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from chainrule.autodiff import backward_source as backward_source
+from chainrule.autodiff import evaluate, loss_of
 from chainrule.autodiff import value_and_grad as value_and_grad
 from chainrule.capture import capture as capture
-from chainrule.capture import first_batch, preserve, promote
+from chainrule.capture import promote
+from chainrule.capture.preserve import preserved
 from chainrule.checks.gradient import STAGES
-from chainrule.checks.subject import Check, Subject
+from chainrule.checks.subject import Check, Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.errors import ConfigError, SetupError
 from chainrule.finding import Finding, StageResult
@@ -36,9 +37,11 @@ def check(setup: Setup, *, seed: int = 0, only: Collection[str] = (), command: s
     if not isinstance(setup, Setup):
         raise SetupError(f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one")
     stages = _selected(only)
-    with preserve(setup.model, setup.optimizer, setup.batches):
+    with preserved(setup.model, setup.loss, setup.optimizer, generators=(setup.batches,)):
         batch = first_batch(setup)
         graph = capture(setup.model, setup.loss, batch)
+        values = evaluate(graph)
+        check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
         results, findings = _run(stages, subject)
     return Report(
@@ -112,5 +115,3 @@ def _describe(subject: Subject) -> tuple[tuple[str, str], ...]:
         ("graph", f"{len(subject.graph.nodes)} unit formulas of {len({n.op for n in subject.graph.nodes})} kinds"),
     )
 
-
-__all__ = ["Callable", "Tensor", "capture", "check", "numerical_gradient", "value_and_grad"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ class Setup:
 
     model              the module that is trained
     loss               loss(model, batch) -> scalar tensor
-    batches            iterable of batches; one is enough, two tell more
+    batches            iterable of batches; one is enough, two tell more. An iterator can be run through only once, so what
+                       checks take from one is kept, and `setup.batches` gives it again
     optimizer          the optimizer that updates the model
     step               the user's own training step: step(model, batch, optimizer) -> loss
     causal             claim: outputs at position t depend on inputs at positions <= t; None = infer, and only warn
@@ -40,3 +41,26 @@ class Setup:
     scaler: Any = None
     accumulate: int = 1
     tied: Sequence[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Iterator):
+            object.__setattr__(self, "batches", Replay(self.batches))
+
+
+class Replay:
+    """A one-shot iterator that can be run through again: what was taken from it is kept, the rest stays where it is."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._taken: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        while True:
+            while position < len(self._taken):
+                yield self._taken[position]
+                position += 1
+            try:
+                self._taken.append(next(self._iterator))
+            except StopIteration:
+                return

@@ -47,6 +47,13 @@ def agreement_limit(gradient_norm: float, bound_norm: float) -> Limit:
     return Limit(AGREEMENT * gradient_norm, f"{AGREEMENT:.0e} of the gradient's norm")
 
 
+def numerical_limit(bar: float, scale: float) -> Limit:
+    """How far an exact derivative may lie from a numerical one: three times the bar, or what two exact engines may differ."""
+    if 3 * bar > AGREEMENT * scale:
+        return Limit(3 * bar, "3 times the error bar of the difference quotient")
+    return Limit(AGREEMENT * scale, f"{AGREEMENT:.0e} of the scale")
+
+
 def residual_limits(norm: float, entry: float, bias: float) -> tuple[Limit, Limit, Limit]:
     """How large a recorded adjoint's residual may be, in units of rounding, as a norm, at its worst entry, as a bias.
 

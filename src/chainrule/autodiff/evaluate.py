@@ -30,6 +30,22 @@ def evaluate(
     return values
 
 
+def evaluate_loss(
+    graph: Graph, leaves: Mapping[str, Value] | None = None, frozen_at: Mapping[str, Value] | None = None
+) -> torch.Tensor:
+    """The loss alone: as `evaluate`, but each value is dropped after its last use, so that memory stays small."""
+    values: dict[str, Value] = {name: leaf.value for name, leaf in graph.leaves.items()}
+    values.update(leaves or {})
+    last_user = {ref.name: node.name for node in graph.nodes for ref in node.refs()}
+    with torch.no_grad():
+        for node in graph.nodes:
+            values[node.name] = run_node(node, values, frozen_at)
+            for name in {ref.name for ref in node.refs()} - {graph.output.name}:
+                if last_user[name] == node.name:
+                    del values[name]
+    return loss_of(graph, values)
+
+
 def loss_of(graph: Graph, values: Mapping[str, Value]) -> torch.Tensor:
     """The scalar at the graph's top, out of the values of an evaluation."""
     return value_of(graph.output, values)  # type: ignore[no-any-return]

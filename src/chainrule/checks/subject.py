@@ -13,6 +13,7 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import evaluate, loss_of
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import promote
+from chainrule.errors import SetupError
 from chainrule.finding import Finding, Line, StageResult
 from chainrule.graph import Graph, Ref, Source, Value
 from chainrule.setups import Setup
@@ -69,6 +70,38 @@ class Subject:
     def reproduce(self, check: str) -> str:
         """The command that runs only this check again, with this seed."""
         return f"{self.command} --only {check} --seed {self.seed}" if self.command else ""
+
+
+def first_batch(setup: Setup) -> Any:
+    """The first batch, as the user's loop would see it. Raises SetupError if there is none."""
+    for batch in setup.batches:
+        return batch
+    raise SetupError("Setup.batches gives no batch at all; expected an iterable with at least one")
+
+
+def check_finite(graph: Graph, loss: Tensor, values: Mapping[str, Value]) -> None:
+    """Raise SetupError, naming where it begins, if the loss is inf or nan: no gradient of it has a meaning."""
+    if torch.isfinite(loss):
+        return
+    for name, leaf in graph.leaves.items():
+        if not _finite(values[name]):
+            count = int((~torch.isfinite(leaf.value)).sum())
+            raise SetupError(
+                f"the loss is {float(loss)}: {leaf.kind} {leaf.path} {tuple(leaf.value.shape)} holds {count:,} inf or nan; "
+                "no gradient has a meaning there. Clean the input, or look at how the parameter was initialised"
+            )
+    first = next(node for node in graph.nodes if not _finite(values[node.name]))
+    raise SetupError(
+        f"the loss is {float(loss)}: its input is finite, and inf or nan first appears in {first.where} "
+        f"({first.source}: {first.source.code if first.source else ''})"
+    )
+
+
+def _finite(value: Value) -> bool:
+    if isinstance(value, tuple):
+        return all(_finite(item) for item in value)
+    # -inf is what attention masks are made of; +inf and nan have no honest use in a forward pass
+    return not (isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | (value == torch.inf)).any()))
 
 
 def line_of(source: Source | None) -> Line | None:
