@@ -30,7 +30,7 @@ from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, StageResult, Verdict
 from chainrule.numdiff.directions import COUNT, error_bound, gaussian_directions
 from chainrule.numdiff.noise import measure_noise
-from chainrule.numdiff.stencils import Estimate, order8
+from chainrule.numdiff.stencils import Estimate, Line, order8
 from chainrule.numdiff.steps import LONGEST, rms
 from chainrule.tolerance import REQUIRED_RESOLUTION, numerical_limit
 
@@ -76,21 +76,18 @@ def _slope(subject: Subject, direction: Mapping[str, Tensor], noise: float, size
     return estimate
 
 
-class _line:  # noqa: N801 (a function with a memory)
+def _line(subject: Subject, direction: Mapping[str, Tensor]) -> Line:
     """t -> loss with every parameter moved by t times its direction, branches held."""
+    graph = subject.exact
 
-    def __init__(self, subject: Subject, direction: Mapping[str, Tensor]) -> None:
-        self._subject = subject
-        self._direction = direction
+    def at(offset: float) -> float:
+        moved = {leaf.name: leaf.value + offset * direction[path] for path, leaf in graph.parameters.items()}
+        return float(evaluate_loss(graph, moved, subject.values))
 
-    def __call__(self, offsets: Tensor) -> Tensor:
-        losses = [self._at(float(offset)) for offset in offsets.flatten()]
-        return torch.tensor(losses, dtype=torch.float64).view(offsets.shape)
+    def line(offsets: Tensor) -> Tensor:
+        return torch.tensor([at(float(offset)) for offset in offsets.flatten()], dtype=torch.float64).view(offsets.shape)
 
-    def _at(self, offset: float) -> float:
-        graph = self._subject.exact
-        moved = {leaf.name: leaf.value + offset * self._direction[path] for path, leaf in graph.parameters.items()}
-        return float(evaluate_loss(graph, moved, self._subject.values))
+    return line
 
 
 def _mismatch(subject: Subject, claimed: list[float], estimates: list[Estimate], wrong: list[int]) -> Finding:
