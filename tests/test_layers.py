@@ -1,7 +1,7 @@
 """The rooms of the house: who may import whom (the table), and a proof that a forbidden import would be seen.
 
-Every import counts, those inside functions and under TYPE_CHECKING too; only `chainrule/__init__.py` and `cli.py` may
-put an import inside a function, so that `--help` does not load torch.
+Every import counts, those inside functions and under TYPE_CHECKING too; only `chainrule/__init__.py` and the modules of
+the command line may put an import inside a function, so that `--help` does not load torch.
 """
 
 import ast
@@ -43,12 +43,14 @@ LEVELS = {
     "setup_file": 1,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_numerical": 7,
-    "cli": 8,
-    "__main__": 9,
-    "__init__": 9,  # the public names: nobody inside imports them
+    "cli_progress": 7,
+    "cli_train": 8,
+    "cli": 9,
+    "__main__": 10,
+    "__init__": 10,  # the public names: nobody inside imports them
 }
 DATA = {room for room, level in LEVELS.items() if level == 0}
-LAZY = {"__init__", "cli", "cli_check", "cli_numerical"}  # may import inside functions
+LAZY = {"__init__"} | {room for room in LEVELS if room.startswith("cli")}  # may import inside functions
 DERIVATIVES_OF_TORCH = {"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "linearize"}
 TORCHLESS = {"errors", "finding", "setups", "setup_file", "report", "__init__", "cli", "cli_check", "cli_numerical"}
 

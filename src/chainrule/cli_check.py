@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from chainrule.errors import ConfigError
 from chainrule.report import show
@@ -28,7 +25,7 @@ def check(
     *,
     json: Path | None = None,
     save: Path | None = None,
-    only: Annotated[list[str] | None, Parameter(negative="")] = None,
+    only: list[str] | None = None,
     seed: int = 0,
 ) -> int:
     """Prove the gradients of a model, loss and batch, before compute is spent.
