@@ -45,12 +45,13 @@ def check(
     seed
         Of the random directions and samples.
     """
-    from chainrule import api
-
     for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
         if path is not None and path.suffix.lower() not in suffixes:
             raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
-    report = api.check(load_setup(target), seed=seed, only=tuple(only or ()), command=f"chainrule check {target}")
+    setup = load_setup(target)
+    from chainrule import api  # after the user's file, so that a wrong name is told at once
+
+    report = api.check(setup, seed=seed, only=tuple(only or ()), command=f"chainrule check {target}")
     show(report)
     for path in (json, save):
         if path is not None:
