@@ -1,1 +1,1 @@
-"""(written with the room)"""
+"""Training: configuration, loop, checkpoints, metrics, results. Imports nothing: `--help` must not import torch."""

@@ -1,0 +1,212 @@
+"""What training shows: facts, a moving bar, validation losses, results; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from chainrule.train.records import Evaluation, Report, StepRecord
+from chainrule.train.results import Results
+
+LABEL = 12
+PLAIN_SECONDS = 10.0
+SMOOTH = 20
+
+
+class Pace:
+    """Tokens per second and time left, from the last steps by the clock, so that pauses between steps count."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._times = deque([time.perf_counter()], maxlen=SMOOTH + 1)
+        self._tokens: deque[int] = deque(maxlen=SMOOTH)
+
+    def step(self, record: StepRecord) -> str:
+        """Hear of a step; say its figures in words."""
+        self._times.append(time.perf_counter())
+        self._tokens.append(record.tokens)
+        seconds = self._times[-1] - self._times[0]
+        left = (self._steps - record.step) * seconds / len(self._tokens)
+        return (
+            f"loss {record.loss:.4f}  {_short(sum(self._tokens) / seconds)} tok/s  lr {record.learning_rate:.2e}  "
+            f"|g| {record.gradient_norm:.3g}  {clock(left)} left"
+        )
+
+
+def clock(seconds: float) -> str:
+    """62.0 as 1:02; hours only if there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _short(number: float) -> str:
+    return f"{number / 1e3:.1f}k" if number >= 1000 else f"{number:.0f}"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey; line ends and tabs stay."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def verdict_line(report: Report) -> str:
+    """One line on a report."""
+    content = report.to_dict()
+    findings = len(content.get("findings", ()))
+    return f"{content['verdict']}, {findings} finding{'' if findings == 1 else 's'}"
+
+
+def validation_line(evaluation: Evaluation) -> str:
+    """One line on a validation loss."""
+    return f"{evaluation.loss:.4f}{'  best so far' if evaluation.best else ''}"
+
+
+class Plain:
+    """Lines for a file, a pipe or a log; a line of progress every few seconds."""
+
+    def __init__(self) -> None:
+        self._pace = Pace(0)
+        self._steps = 0
+        self._spoken = 0.0
+
+    def say(self, label: str, text: str) -> None:
+        """Print one fact."""
+        print(f"{label:<{LABEL}}{text}", flush=True)
+
+    @contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Print what begins."""
+        self.say("", text)
+        yield
+
+    def reported(self, report: Report) -> None:
+        """Print the verdict, and the whole report if it is not a pass."""
+        self.say("preflight", verdict_line(report))
+        if not report.ok:
+            print(report, flush=True)
+
+    def begin(self, step: int, steps: int) -> None:
+        """Say where training starts."""
+        self._pace, self._steps, self._spoken = Pace(steps), steps, time.perf_counter()
+        self.say(f"{step}/{steps}", "training")
+
+    def step(self, record: StepRecord) -> None:
+        """Print the step, if it is time to, or the last one."""
+        text = self._pace.step(record)
+        if time.perf_counter() - self._spoken >= PLAIN_SECONDS or record.step == self._steps:
+            self.say(f"{record.step}/{self._steps}", text)
+            self._spoken = time.perf_counter()
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Print a validation loss."""
+        self.say(f"{evaluation.step}/{self._steps}", f"validation {validation_line(evaluation)}")
+
+    def end(self) -> None:
+        """Nothing is open."""
+
+    def finished(self, results: Results) -> None:
+        """Print the table, the sample and where everything is."""
+        print()
+        for label, text in [*results.lines(), *where(results)]:
+            self.say(label, text)
+        if results.continuation:
+            print("\n" + printable(results.prompt + results.continuation))
+
+
+class Terminal:
+    """A terminal: a bar that moves, with the facts above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._pace = Pace(0)
+
+    def say(self, label: str, text: str | Text) -> None:
+        """Print one fact; long ones go on below themselves."""
+        row = Table.grid(padding=0)
+        row.add_column(width=LABEL, style="cyan", no_wrap=True)
+        row.add_column(overflow="fold")
+        row.add_row(label, text if isinstance(text, Text) else Text(text))
+        self._console.print(row)
+
+    def phase(self, text: str) -> AbstractContextManager[object]:
+        """Show a spinner while the work goes on."""
+        return self._console.status(Text(text, style="dim"))
+
+    def reported(self, report: Report) -> None:
+        """Print the verdict, and the whole report if it is not a pass."""
+        self.say("preflight", Text(verdict_line(report), style="green" if report.ok else "bold red"))
+        if not report.ok:
+            self._console.print(Text(str(report)))
+
+    def begin(self, step: int, steps: int) -> None:
+        """Show the bar."""
+        self._pace = Pace(steps)
+        self._bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=self._console,
+            refresh_per_second=4,
+            expand=True,
+        )
+        self._console.print()
+        self._bar.start()
+        self._task = self._bar.add_task("", total=steps, completed=step, figures="")
+
+    def step(self, record: StepRecord) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record.step, figures=self._pace.step(record))
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Print a validation loss above the bar."""
+        text = Text("validation ", style="dim").append(f"{evaluation.loss:.4f}", style="bold not dim")
+        self.say(f"step {evaluation.step}", text.append("  best so far" if evaluation.best else ""))
+
+    def end(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def finished(self, results: Results) -> None:
+        """Print the table, the sample and where everything is."""
+        self._console.print()
+        for label, text in results.lines():
+            better = label == "bigram" and results.beats_bigram
+            self.say(label, Text(text, style="green" if better else "bold" if label == "validation" else ""))
+        if results.continuation:
+            sample = Text(printable(results.prompt), style="dim").append(
+                printable(results.continuation), style="not dim"
+            )
+            self._console.print(Padding(sample, (1, 2)))
+        for label, text in where(results):
+            self.say(label, text)
+
+
+def where(results: Results) -> list[tuple[str, str]]:
+    """Lines that say where the run is and how it goes on."""
+    lines = [("run", f"{results.folder}: config.toml, metrics.sqlite, checkpoints, report.txt, report.json")]
+    if results.outcome == "interrupted":
+        lines.append(("go on", f"chainrule train --resume {results.folder}"))
+    return lines
+
+
+def make_listener() -> Plain | Terminal:
+    """A bar for a terminal; plain lines for a file, a pipe, a log, or a terminal that cannot move its cursor."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a sample may hold letters that the terminal has not
+    console = Console(highlight=False)
+    return Terminal(console) if console.is_terminal and not console.is_dumb_terminal else Plain()

@@ -1,0 +1,68 @@
+"""The command `train`: TOML file and flags to a TrainConfig, its outcome to the terminal and the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.config import Dict
+
+from chainrule.errors import ConfigError
+from chainrule.train.config import TrainConfig
+from chainrule.train.settings import config_from, origins, read_settings, to_toml
+
+EXIT_CODES = {"finished": 0, "interrupted": 130, "refused by preflight": 1}
+
+
+def train(
+    settings: Path | None = None,
+    /,
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  a frozen dataclass
+    resume: Path | None = None,
+    print_config: bool = False,
+) -> int:
+    """Train a Transformer language model on text: preflight, training, a sample, a report.
+
+    Without arguments it learns from the sources of Python's standard library, in about three minutes on two cores.
+    Ctrl-C ends the run after the step in progress and saves it.
+
+    Parameters
+    ----------
+    settings
+        RUN.toml, a file of the settings below; flags win over it.
+    resume
+        Go on with a run, exactly as if it had never stopped: its folder, or one of its checkpoints.
+    print_config
+        Print all settings as TOML and stop.
+    """
+    remarks = origins(config, read_settings(settings) if settings else {})
+    if print_config:
+        print(to_toml(config, remarks), end="")
+        return 0
+    if resume and any(remarks.values()):
+        given = ", ".join(name for name, origin in remarks.items() if origin)
+        raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}")
+
+    from chainrule.cli_progress import make_listener
+    from chainrule.train.run import run_training
+    from chainrule.train.run_folder import new_run, open_run
+
+    listener = make_listener()
+    results = run_training(open_run(resume) if resume else new_run(config, remarks), listener=listener)
+    listener.finished(results)
+    return EXIT_CODES[results.outcome]
+
+
+def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give the arguments of `train` that no flag has set the values of RUN.toml: a cyclopts configuration source."""
+    if commands != ("train",):
+        return
+    for argument in arguments:
+        if argument.field_info.name == "settings" and argument.tokens:
+            path = Path(argument.tokens[0].value)
+            tables = read_settings(path)
+            config_from(tables, where=str(path))  # refuses unknown keys and wrong types in the file's own words
+            Dict(tables, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
+            return

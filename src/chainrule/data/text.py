@@ -1,0 +1,130 @@
+"""Text files to documents: the standard library's own sources, or the user's files and folders (utf-8).
+
+The order is that of the sorted relative paths. What a folder holds beside text (images, empty files) is left out and
+counted; a file that the user names must be usable.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chainrule.errors import DataError
+
+_TESTS = frozenset({"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"})
+_GENERATED = frozenset({"topics.py"})
+_BINARY_PROBE = 8192
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file: its path relative to what the user named (with /, the same on every machine), and its text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in the order of their paths, and what was left out, as (reason, number of files)."""
+
+    source: str
+    documents: tuple[Document, ...]
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all documents in utf-8."""
+        return sum(len(document.text.encode()) for document in self.documents)
+
+
+def standard_library() -> Corpus:
+    """The .py files of the running Python's standard library, without its tests and without installed packages."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
+    texts = ((path, _decode(path)) for path in files if _is_library(path.relative_to(root)))
+    documents = tuple(Document(path.relative_to(root).as_posix(), text) for path, text in texts if text)
+    if not documents:
+        raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
+    return Corpus(f"Python {sysconfig.get_python_version()} standard library", documents)
+
+
+def _is_library(path: Path) -> bool:
+    in_tests = any(part in _TESTS or part.startswith(("config-", "lib-")) for part in path.parts[:-1])
+    return not in_tests and not path.name.startswith("test_")
+
+
+def read_text(paths: Iterable[str | Path]) -> Corpus:
+    """Documents of the user's files and folders. Raises DataError for a file that cannot be used."""
+    roots = [Path(path).expanduser() for path in paths]
+    documents: dict[str, Document] = {}
+    left_out: dict[str, int] = {}
+    for root in roots:
+        if not root.exists():
+            raise DataError(f"{root} does not exist: --text takes files and folders")
+        for path in _walk(root) if root.is_dir() else [root]:
+            try:
+                text = _decode_strictly(path)
+            except _UnusableError as problem:
+                if path == root:
+                    raise DataError(f"{path} {problem}: text in utf-8 is expected") from None
+                left_out[problem.kind] = left_out.get(problem.kind, 0) + 1
+                continue
+            documents.setdefault(str(path.resolve()), Document(_relative(path, root), text))
+    if not documents:
+        raise DataError(f"no text in {', '.join(map(str, roots))}: {_explain(left_out)}")
+    ordered = sorted(documents.values(), key=lambda document: document.path)
+    return Corpus(", ".join(map(str, roots)), tuple(ordered), tuple(sorted(left_out.items())))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.name if path == root else path.relative_to(root).as_posix()
+
+
+def _explain(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items())) or "the folder is empty"
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, sorted; hidden files and folders and byte code are not text."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+class _UnusableError(Exception):
+    """A file that is no text; `kind` counts such files."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _decode_strictly(path: Path) -> str:
+    """The text of a file; line ends become \\n. Raises _UnusableError if it is empty or no text, DataError if unreadable."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if b"\0" in raw[:_BINARY_PROBE]:
+        raise _UnusableError("binary", "is a binary file (it holds zero bytes)")
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise _UnusableError(
+            "not utf-8", f"is not utf-8 (byte {error.object[error.start]:#04x} at {error.start})"
+        ) from None
+    if not text.strip():
+        raise _UnusableError("empty", "is empty")
+    return text
+
+
+def _decode(path: Path) -> str:
+    """The text, or "" if the file is no utf-8 text (the library keeps a few such files)."""
+    try:
+        return _decode_strictly(path)
+    except _UnusableError:
+        return ""

@@ -1,0 +1,208 @@
+"""What a training run is, as frozen data: one dataclass a component; the CLI, the TOML file and the API share it.
+
+Imports no torch: `chainrule train --help` reads this file. Every field's docstring says its meaning and unit; it is
+the text that `--help` prints. A wrong value raises ConfigError where the dataclass is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chainrule.errors import ConfigError
+
+Gradient = Literal["autograd", "chain_rule", "numerical"]
+Method = Literal["full-batch", "stochastic", "mini-batch"]
+Precision = Literal["auto", "float64", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with `message` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The Transformer: L layers of N heads, H hidden."""
+
+    layers: int = 4
+    """Transformer blocks, L."""
+    heads: int = 6
+    """Attention heads in each block, N; divides `hidden`."""
+    hidden: int = 192
+    """Width of the residual stream, H."""
+    context: int = 128
+    """Tokens that the model sees at once, T."""
+    dropout: float = 0.0
+    """Probability that an activation is dropped in training, 0 to 1."""
+    tied: bool = True
+    """Use the token embedding as the output head's weight, too."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "hidden"):
+            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}; it must be 1 or more")
+        require(self.context >= 2, f"model.context is {self.context} tokens; it must be 2 or more")
+        require(
+            self.hidden % self.heads == 0,
+            f"model.hidden is {self.hidden} and model.heads is {self.heads}: hidden must be a multiple of heads, "
+            f"for instance {self.heads * max(1, round(self.hidden / self.heads))}",
+        )
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; a probability from 0 up to below 1 is needed")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text, tokens and batches."""
+
+    vocabulary: int = 2048
+    """Tokens that the byte-pair tokenizer may learn, at least 257 (the bytes and the end-of-text mark)."""
+    validation_fraction: float = 0.1
+    """Share of the files that is kept for validation, chosen by a hash of the file's path."""
+    max_megabytes: float = 0.0
+    """Text used at most, in MB; 0 = all of your files, or 6 MB of the standard library."""
+    batch_size: int = 16
+    """Windows of `model.context` tokens in one update (mini-batch only)."""
+    micro_batch_size: int = 16
+    """Windows in one forward pass; larger batches are accumulated from such parts."""
+
+    def __post_init__(self) -> None:
+        require(self.vocabulary >= 257, f"data.vocabulary is {self.vocabulary}; 256 bytes and 1 mark need 257")
+        require(
+            0 < self.validation_fraction < 1,
+            f"data.validation_fraction is {self.validation_fraction}; a share between 0 and 1 is needed",
+        )
+        require(self.max_megabytes >= 0, f"data.max_megabytes is {self.max_megabytes}; 0 means no limit")
+        require(self.batch_size >= 1, f"data.batch_size is {self.batch_size} windows; it must be 1 or more")
+        require(self.micro_batch_size >= 1, f"data.micro_batch_size is {self.micro_batch_size}; it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The update rule (torch.optim)."""
+
+    name: Literal["adamw", "sgd", "momentum"] = "adamw"
+    """AdamW; plain gradient descent; or gradient descent with momentum."""
+    learning_rate: float = 2e-3
+    """Peak of the schedule."""
+    weight_decay: float = 0.1
+    """Decay of weight matrices and embeddings a step, in units of the learning rate; biases and norms never decay."""
+    beta1: float = 0.9
+    """Memory of the mean gradient (adamw), of the velocity (momentum)."""
+    beta2: float = 0.95
+    """Memory of the mean squared gradient (adamw)."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient; larger ones are scaled down to it; 0 = never."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}; it must be above 0")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}; it must be 0 or more")
+        require(self.clip_norm >= 0, f"optimizer.clip_norm is {self.clip_norm}; 0 means no clipping")
+        for name in ("beta1", "beta2"):
+            require(
+                0 <= getattr(self, name) < 1, f"optimizer.{name} is {getattr(self, name)}; 0 up to below 1 is needed"
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate changes: linear warm-up, then cosine."""
+
+    warmup_steps: int = 40
+    """Steps in which the learning rate rises to its peak."""
+    final_fraction: float = 0.05
+    """Learning rate of the last step, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        require(self.warmup_steps >= 0, f"schedule.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+        require(
+            0 <= self.final_fraction <= 1,
+            f"schedule.final_fraction is {self.final_fraction}; a share from 0 to 1 is needed",
+        )
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What happens between updates."""
+
+    evaluate_every: int = 100
+    """Updates between two measurements of the validation loss; 0 = only at the end."""
+    evaluate_windows: int = 64
+    """Validation windows of these measurements, evenly spread; the last measurement uses all."""
+    checkpoint_every: int = 100
+    """Updates between two checkpoints; 0 = only at the end, when interrupted, and at the best validation loss."""
+    preflight: bool = True
+    """Prove the gradients of this very model before the first update."""
+
+    def __post_init__(self) -> None:
+        for name in ("evaluate_every", "checkpoint_every"):
+            require(getattr(self, name) >= 0, f"loop.{name} is {getattr(self, name)}; it must be 0 or more")
+        require(self.evaluate_windows >= 1, f"loop.evaluate_windows is {self.evaluate_windows}; it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The continuation that is written when training ends."""
+
+    prompt: str = ""
+    """Text to continue; empty = the first line or so of the validation text."""
+    tokens: int = 100
+    """Length, in tokens; 0 = no sample."""
+    temperature: float = 0.8
+    """Below 1 more probable tokens are preferred; 0 = always the most probable."""
+    top_k: int = 50
+    """Draw from this many most probable tokens; 0 = from all."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "temperature", "top_k"):
+            require(getattr(self, name) >= 0, f"sample.{name} is {getattr(self, name)}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    text: tuple[str, ...] = ()
+    """Your text files or folders (utf-8); none = the sources of Python's standard library."""
+    name: str = ""
+    """Folder of the run below `runs_folder`; empty = the next free number."""
+    runs_folder: str = "runs"
+    """Where run folders are made."""
+    gradient: Gradient = "autograd"
+    """Who computes the gradient: torch.autograd, our own chain rule, or finite differences (tiny models only)."""
+    method: Method = "mini-batch"
+    """Windows in one update: all of the training text, one, or `data.batch_size`."""
+    steps: int = 700
+    """Updates."""
+    seed: int = 0
+    """Of the initial weights, the order of the data, dropout and the sample."""
+    precision: Precision = "auto"
+    """Arithmetic of forward and backward; auto = bfloat16 if measured faster here, else float32."""
+    device: Device = "auto"
+    """Where to compute; auto = cuda if there is one, else cpu."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The Transformer."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Text, tokens and batches."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The update rule."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate's course."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Between updates."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """The continuation at the end."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps is {self.steps}; it must be 1 or more")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be 0 or more, below 2^63")
+        require(
+            "/" not in self.name and "\\" not in self.name and self.name not in (".", ".."),
+            f"name is {self.name!r}; it is one folder's name, set --runs-folder for its place",
+        )
+        require(
+            self.gradient == "autograd" or self.precision != "bfloat16",
+            f"gradient is {self.gradient!r} and precision is 'bfloat16': the engine {self.gradient} computes in "
+            "float32 or float64; set --precision to one of them",
+        )

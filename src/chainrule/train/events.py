@@ -1,0 +1,75 @@
+"""The metrics of a run: one SQLite file (WAL), which others can read while training goes on.
+
+steps(step, loss, learning_rate, gradient_norm, tokens, seconds)      one row an update
+evaluations(step, loss, windows)                                      one row a validation loss
+events(time, kind, text)                                              started, resumed, interrupted, finished ...
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from chainrule.errors import CheckpointError
+from chainrule.train.records import Evaluation, StepRecord
+
+FILE = "metrics.sqlite"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, loss REAL NOT NULL, learning_rate REAL NOT NULL,
+    gradient_norm REAL NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (step INTEGER PRIMARY KEY, loss REAL NOT NULL, windows INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS events (time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+"""
+
+
+class Events:
+    """The writer's end. Each row is committed at once: a killed run keeps what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise CheckpointError(f"{path} is no usable metrics file: {error}; move it away and resume again") from None
+
+    def step(self, record: StepRecord) -> None:
+        """Write one update."""
+        row = (record.step, record.loss, record.learning_rate, record.gradient_norm, record.tokens, record.seconds)
+        self._database.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Write one validation loss."""
+        row = (evaluation.step, evaluation.loss, evaluation.windows)
+        self._database.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row)
+
+    def note(self, kind: str, text: str = "") -> None:
+        """Write that something happened."""
+        self._database.execute("INSERT INTO events VALUES (?, ?, ?)", (time.time(), kind, text))
+
+    def forget_after(self, step: int) -> None:
+        """Delete what a killed run wrote after the checkpoint from which it is resumed."""
+        self._database.execute("DELETE FROM steps WHERE step > ?", (step,))
+        self._database.execute("DELETE FROM evaluations WHERE step > ?", (step,))
+
+    def close(self) -> None:
+        """Close the file; its WAL is merged."""
+        self._database.close()
+
+
+def read_steps(folder: Path) -> list[StepRecord]:
+    """All updates of a run, also of one that is training now."""
+    columns = "step, loss, learning_rate, gradient_norm, tokens, seconds"
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return [StepRecord(*row) for row in database.execute(f"SELECT {columns} FROM steps ORDER BY step")]
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """All validation losses of a run."""
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        rows = database.execute("SELECT step, loss, windows FROM evaluations ORDER BY step")
+        return [Evaluation(*row) for row in rows]

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM while training: the step in progress is finished, then the loop ends and saves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Stop:
+    """Whether a stop was asked for."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM into `stop.requested`; a second one raises KeyboardInterrupt at once.
+
+    Outside the main thread signals cannot be caught and nothing is changed. The handlers of before come back.
+    """
+    stop = Stop()
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

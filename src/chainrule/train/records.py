@@ -1,0 +1,105 @@
+"""What a run tells while it trains, as plain data, and who listens."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One update.
+
+    step           its number, counted from 1
+    loss           mean over the tokens of the batch, before the update, in nats per token
+    learning_rate  of this update
+    gradient_norm  Euclidean norm of the whole gradient, before clipping
+    tokens         predicted in this step
+    seconds        that it took
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One measurement of the validation loss.
+
+    step     updates made before it
+    loss     mean over the tokens of `windows` validation windows, in nats per token
+    windows  that were measured
+    best     it is the lowest of this run so far
+    """
+
+    step: int
+    loss: float
+    windows: int
+    best: bool = False
+
+
+class Report(Protocol):
+    """What a preflight returns, as far as a run needs it."""
+
+    @property
+    def ok(self) -> bool:
+        """No finding of severity "error"."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; "verdict" is in it."""
+
+
+class Listener(Protocol):
+    """Who shows a run's progress. All calls come from the training thread."""
+
+    def say(self, label: str, text: str) -> None:
+        """Show one line of facts, for instance ("data", "310 files, 5.5 MB")."""
+
+    def phase(self, text: str) -> AbstractContextManager[object]:
+        """Enclose work that takes seconds before or after the loop, for instance "learning the tokenizer"."""
+
+    def reported(self, report: Report) -> None:
+        """Show the preflight's report."""
+
+    def begin(self, step: int, steps: int) -> None:
+        """Hear that the loop starts after `step` of `steps` updates."""
+
+    def step(self, record: StepRecord) -> None:
+        """Hear of one update."""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Hear of a validation loss."""
+
+    def end(self) -> None:
+        """Hear that the loop is over, for whatever reason."""
+
+
+class Silent:
+    """A listener that shows nothing."""
+
+    def say(self, label: str, text: str) -> None:
+        """Ignore a fact."""
+
+    def phase(self, text: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Show nothing while the work goes on."""
+        return nullcontext()
+
+    def reported(self, report: Report) -> None:
+        """Ignore a report."""
+
+    def begin(self, step: int, steps: int) -> None:
+        """Ignore the beginning."""
+
+    def step(self, record: StepRecord) -> None:
+        """Ignore an update."""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Ignore a validation loss."""
+
+    def end(self) -> None:
+        """Ignore the end."""

@@ -1,0 +1,149 @@
+"""A whole run, new or resumed: data, model, preflight, loop, results. Engine, preflight and watchers are handed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from chainrule.data.bigram import Bigram, bigram_loss, fit_bigram
+from chainrule.train.atomic import write_json
+from chainrule.train.build import build_job
+from chainrule.train.checkpoint import State, discard_after, load_checkpoint, newest_checkpoint, read_state, step_of
+from chainrule.train.engine import Batch, Engine, Loss, autograd
+from chainrule.train.events import Events
+from chainrule.train.finish import PREFLIGHT, finish
+from chainrule.train.interrupt import stop_on_signals
+from chainrule.train.loop import Job, Watcher, micro_batches, train_loop
+from chainrule.train.prepare import Prepared, load_prepared, prepare, save_prepared
+from chainrule.train.randomness import preserved_randomness, seed_everything
+from chainrule.train.records import Listener, Report, Silent
+from chainrule.train.results import Outcome, Results
+from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
+
+PREFLIGHT_BATCHES = 2
+
+Preflight = Callable[[nn.Module, Loss, Iterable[Batch], Optimizer], Report | None]
+
+
+def run_training(
+    run: Run,
+    *,
+    engine: Engine = autograd,
+    preflight: Preflight | None = None,
+    watchers: Sequence[Watcher] = (),
+    listener: Listener | None = None,
+) -> Results:
+    """Train to the end, to Ctrl-C or SIGTERM, or until the preflight says no. The caller's random states are kept.
+
+    Raises DataError, ConfigError, CheckpointError, NonFiniteError; KeyboardInterrupt, with the way to go on as its
+    message, if interrupted outside the loop or twice within a step.
+    """
+    listener, start = listener or Silent(), time.perf_counter()
+    data = load_prepared(run.folder, run.config) if run.folder else None
+    data = data or prepare(run.config, listener)
+    run = replace(run, folder=run.folder or make_folder(run))
+    assert run.folder is not None
+    try:
+        with preserved_randomness(), sole_trainer(run.folder):
+            return _train(run, run.folder, data, engine, preflight, watchers, listener, start)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(run.folder)) from None
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What an interrupted run has kept, and the command that resumes it."""
+    newest = newest_checkpoint(folder)
+    kept = f"step {step_of(newest)} is saved" if newest else "no step is saved yet"
+    return f"interrupted: {kept}; go on with: chainrule train --resume {folder}"
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    data: Prepared,
+    engine: Engine,
+    preflight: Preflight | None,
+    watchers: Sequence[Watcher],
+    listener: Listener,
+    start: float,
+) -> Results:
+    seed_everything(run.config.seed)
+    if run.checkpoint is None:
+        save_prepared(folder, data)
+        write_config(folder, run.config, run.remarks)
+    else:
+        _use_threads(read_state(run.checkpoint)["threads"], listener)
+    job, choice = build_job(run.config, folder, data, engine, listener)
+    if run.checkpoint is None and choice.precision != run.config.precision:
+        write_config(folder, job.config, {**run.remarks, "precision": choice.reason})
+    bigram = _baseline(job, data, listener)
+    events = Events(folder)
+    try:
+        state = _state(run, job, events, listener)
+        if run.checkpoint is None and not _passes(job, folder, preflight, listener):
+            events.note("refused", "preflight")
+            return finish(job, state, data, bigram, choice, "refused by preflight", listener, start)
+        with stop_on_signals() as stop:
+            train_loop(job, state, events, listener, watchers, stop)
+        outcome: Outcome = "finished" if state.step >= job.config.steps else "interrupted"
+        results = finish(job, state, data, bigram, choice, outcome, listener, start)
+        events.note(outcome, f"step {state.step}")
+        return results
+    finally:
+        events.close()
+
+
+def _use_threads(threads: int, listener: Listener) -> None:
+    """Sums are rounded differently by another number of threads: a resumed run takes the number it began with."""
+    if torch.get_num_threads() != threads:
+        listener.say("threads", f"{threads}, as the run began, instead of {torch.get_num_threads()}")
+        torch.set_num_threads(threads)
+
+
+def _baseline(job: Job, data: Prepared, listener: Listener) -> tuple[Bigram, float]:
+    with listener.phase("fitting the bigram baseline"):
+        bigram = fit_bigram(data.training.tokens, data.vocabulary)
+        loss = bigram_loss(bigram, job.validation)
+    listener.say(
+        "to beat", f"bigram model: validation loss {loss:.4f} nats per token (prior strength {bigram.strength:.3g})"
+    )
+    return bigram, loss
+
+
+def _state(run: Run, job: Job, events: Events, listener: Listener) -> State:
+    """The state to begin with: of the checkpoint, or fresh."""
+    if run.checkpoint is None:
+        events.forget_after(-1)
+        events.note("started")
+        return State()
+    state = load_checkpoint(run.checkpoint, job.model, job.optimizer)
+    events.forget_after(state.step)
+    dropped = discard_after(job.folder, state.step)
+    events.note("resumed", f"step {state.step}")
+    listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
+    return state
+
+
+def _passes(job: Job, folder: Path, preflight: Preflight | None, listener: Listener) -> bool:
+    """Run the preflight on the first batches; True if there is none, or if it finds no error."""
+    if preflight is None or not job.config.loop.preflight:
+        return True
+    batches = [
+        batch
+        for number in range(PREFLIGHT_BATCHES)
+        for batch in [next(micro_batches(job, State(samples=number * job.batch_size)))]
+    ]
+    job.model.train()
+    with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):
+        report = preflight(job.model, job.loss, batches, job.optimizer)
+    if report is None:
+        return True
+    write_json(report.to_dict())(folder / PREFLIGHT)
+    listener.reported(report)
+    return report.ok
