@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from chainrule.derivatives import activation, arithmetic, choice, elementwise
+from chainrule.derivatives import (
+    activation,
+    arithmetic,
+    choice,
+    einsum,
+    elementwise,
+    matmul,
+    normalization,
+    padding,
+    shape,
+)
 from chainrule.derivatives.rule import merge
 
-RULES, FLAT = merge([elementwise.rules, arithmetic.rules, choice.rules, activation.rules])
+FAMILIES = (
+    elementwise,
+    arithmetic,
+    choice,
+    activation,
+    shape,
+    padding,
+    matmul,
+    einsum,
+    normalization,
+)
+RULES, FLAT = merge(family.rules for family in FAMILIES)

@@ -1,7 +1,7 @@
 """Arithmetic on several tensors, entry by entry; broadcasting is undone by the engine.
 
 In a graph a tensor argument may be a Python number (`x * 2` is mul.Tensor): its gradient is dropped.
-It may hold integers, too: torch computes `1 / integers` and `integers.log()` in float32, so these are cast to y's dtype.
+It may hold integers, too: torch computes `1 / integers` and `integers.log()` in float32, so they are cast to that of y.
 """
 
 from __future__ import annotations

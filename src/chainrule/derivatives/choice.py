@@ -140,8 +140,8 @@ def _within(self: Tensor, low: Bound, high: Bound) -> Tensor:
 
 def _over(self: Tensor, low: Bound, high: Bound) -> Tensor:
     """Where the upper bound is taken: above it, and everywhere if the bounds cross."""
-    assert high is not None
-    return self > high if low is None else (self > high) | torch.as_tensor(high < low)
+    above: Tensor = self > high
+    return above if low is None else above | torch.as_tensor(high < low)
 
 
 def _clamp_kink(self: Tensor, min: Bound, max: Bound) -> Tensor:
