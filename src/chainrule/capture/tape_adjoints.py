@@ -1,0 +1,92 @@
+"""The adjoints that the user's own backward produces: dL/dvalue, recorded by hooks while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from chainrule.errors import SetupError
+from chainrule.graph import Ref
+
+
+class Adjoints:
+    """Hooks on tensors, set as soon as a tensor holds a value, so that what happens to it later does not shift them.
+
+    A hook on a tensor is told the sum over all its uses. What arrives is copied: a backward that writes into the
+    gradient it was handed must not change what was recorded before.
+    """
+
+    def __init__(self) -> None:
+        self.recorded: dict[Ref, Tensor] = {}
+        self._watched: set[Ref] = set()
+        self._paused = False
+        self.listening = False
+
+    def watch(self, tensor: Tensor, ref: Ref) -> None:
+        """Record the gradient of the tensor, if it takes part in autograd, as the adjoint of `ref`."""
+        if tensor.requires_grad and not self._paused and ref not in self._watched:
+            self._watched.add(ref)
+            tensor.register_hook(partial(self._receive, ref))  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside a custom Function's forward a tensor's place in autograd is not settled: watch nothing."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def leave_out(self, ref: Ref) -> None:
+        """Set no hook for this value; `backward` reads its gradient from `.grad`."""
+        self._watched.add(ref)
+
+    def backward(self, loss: Tensor, own: Mapping[Ref, Tensor]) -> None:
+        """Run loss.backward() and listen.
+
+        own  the run's own parameters; `.grad` of every other leaf, such as a frozen teacher's, is afterwards as before
+        """
+        if not loss.requires_grad:
+            raise SetupError(
+                "the loss depends on no parameter that requires grad: nothing can be trained. "
+                "Look for .detach(), torch.no_grad() or .item() between the parameters and the loss"
+            )
+        before = {leaf: leaf.grad for leaf in leaves_of(loss)}
+        for leaf in before:
+            leaf.grad = None
+        self.listening = True
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+            for ref, leaf in own.items():
+                self.listen(ref, leaf.grad)
+        finally:
+            self.listening = False
+            for leaf, grad in before.items():
+                leaf.grad = grad
+
+    def listen(self, name: Ref, grad: Tensor | None) -> None:
+        """Add a gradient that arrived, while the backward of interest runs."""
+        if self.listening and grad is not None:
+            dense = grad.detach().to_dense() if grad.layout is not torch.strided else grad.detach().clone()
+            self.recorded[name] = self.recorded[name] + dense if name in self.recorded else dense
+
+    def _receive(self, ref: Ref, grad: Tensor) -> None:
+        self.listen(ref, grad)
+
+
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The leaves of the autograd graph below a tensor."""
+    found, seen, stack = [], set(), [loss.grad_fn]
+    while stack:
+        function = stack.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        if (leaf := getattr(function, "variable", None)) is not None:
+            found.append(leaf)
+        stack.extend(parent for parent, _ in function.next_functions)
+    return found

@@ -1,0 +1,224 @@
+"""Which value of the graph each tensor of the run holds now.
+
+Tensors that share memory form a family: one owns it, the others are views, each with the steps that lead to it. A write
+through any of them gives the owner a new value, and the other members are derived anew when they are next used, as in
+torch's own functionalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from chainrule.capture.lowering import Step, put_back, same_layout
+from chainrule.capture.running import resolve
+from chainrule.capture.tape_book import Book, memory_of
+from chainrule.capture.tape_places import running_line
+from chainrule.errors import CaptureError
+from chainrule.graph import Ref, bind_arguments
+
+aten = torch.ops.aten
+# Told of each tensor and the value that it holds, as soon as it holds it.
+Watch = Callable[[Tensor, Ref], None]
+
+
+@dataclass(eq=False)
+class Family:
+    """Tensors on one memory. `generation` counts the writes; `ref` is the owner's value after the last."""
+
+    owner: Tensor
+    ref: Ref
+    generation: int = 0
+    members: list[Held] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Held:
+    """A tensor, the value that it held at a generation of its family, and how it is viewed from the owner."""
+
+    tensor: Tensor
+    ref: Ref
+    family: Family
+    steps: tuple[Step, ...]
+    generation: int
+    version: int
+
+
+class Memory:
+    """The tensors of the run. Each is kept alive, so that its identity stays its own."""
+
+    def __init__(self, book: Book, watch: Watch) -> None:
+        self._book, self._watch = book, watch
+        self._unseen: set[Ref] = set()  # by autograd: its hooks tell nothing about these values
+        self._held: dict[int, Held] = {}
+        self._families: dict[int, Family] = {}
+
+    def find(self, tensor: Tensor) -> Held | None:
+        """The tensor's entry, if the run made it or met it."""
+        return self._held.get(id(tensor))
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The value that the tensor holds now. Raises CaptureError if it came about, or changed, unseen."""
+        held = self.find(tensor) or self._met(tensor)
+        if held.generation != held.family.generation:
+            self._derive(held)
+        elif version_of(tensor) != held.version:
+            raise CaptureError(
+                f"{running_line()}: a tensor of shape {tuple(tensor.shape)} was changed by something that torch's "
+                "dispatcher does not show (NumPy, a C++ extension). Write to it with torch operations"
+            )
+        elif memory_of(tensor) not in self._families:
+            raise CaptureError(
+                f"{running_line()}: the memory of a tensor of shape {tuple(tensor.shape)} was replaced "
+                "(`x.data = ...` or `set_`), which a graph cannot hold. Make a new tensor instead"
+            )
+        self._tell(tensor, held.ref)
+        return held.ref
+
+    def add(self, tensor: Tensor, ref: Ref, *, parent: Held | None = None, step: Step | None = None) -> Held:
+        """A tensor that holds the value `ref`: the owner of new memory, or a view of its parent by one more step."""
+        family = self._families.setdefault(memory_of(tensor), Family(tensor, ref)) if parent is None else parent.family
+        steps = () if parent is None else (*parent.steps, *((step,) if step else ()))
+        held = Held(tensor, ref, family, steps, family.generation, version_of(tensor))
+        family.members.append(held)
+        self._held[id(tensor)] = held
+        self._tell(tensor, ref)
+        return held
+
+    def relative(self, tensor: Tensor, others: list[Tensor]) -> Held | None:
+        """The entry of that one of the others with which the tensor shares memory; None if it has memory of its own."""
+        if memory_of(tensor) not in self._families:
+            return None
+        sharing = [held for other in others if memory_of(other) == memory_of(tensor) and (held := self.find(other))]
+        return sharing[0] if sharing else self._twin(tensor)
+
+    def write(self, tensor: Tensor, ref: Ref, *, silent: bool) -> None:
+        """The tensor was written to and holds the value `ref` now; so its family changes.
+
+        silent  True if autograd was off: its gradient goes on to what was there before
+        """
+        held = self._held[id(tensor)]
+        family = held.family
+        old = family.ref
+        family.ref = self._through(held, ref)
+        if family.owner.requires_grad and (silent or any(step.detached for step in held.steps)):
+            family.ref = self._straight_through(old, family)
+            self._unseen.add(family.ref)
+        family.generation += 1
+        owner = self._held[id(family.owner)]
+        self._settle(owner, family.ref)
+        if not held.steps:
+            self._settle(held, family.ref)
+
+    def renew(self, tensor: Tensor) -> None:
+        """Autograd counts a write where a Function marks its input as changed; that is none of ours."""
+        self._held[id(tensor)].version = version_of(tensor)
+
+    def replace(self, tensor: Tensor, ref: Ref) -> Ref:
+        """From here on the tensor holds `ref`, apart from whatever it shared memory with."""
+        self._families[memory_of(tensor)] = Family(tensor, ref)
+        self.add(tensor, ref)
+        return ref
+
+    def reshape(self, tensor: Tensor, ref: Ref, step: Step, before: Tensor) -> None:
+        """The tensor is seen in another way from now on (transpose_); `before` is the same memory as it was seen before."""
+        held = self._held[id(tensor)]
+        if held.family.owner is tensor:
+            self.add(before, held.ref, parent=held)
+            held.family.owner = before
+        held.steps = (*held.steps, step)
+        self._settle(held, ref)
+
+    def _settle(self, held: Held, ref: Ref) -> None:
+        held.ref, held.generation, held.version = ref, held.family.generation, version_of(held.tensor)
+        self._tell(held.tensor, ref)
+
+    def _tell(self, tensor: Tensor, ref: Ref) -> None:
+        if ref not in self._unseen:
+            self._watch(tensor, ref)
+
+    def _derive(self, held: Held) -> None:
+        """View the owner's present value by the held steps."""
+        self._settle(held, self._viewed(held.family.ref, held.family.owner.detach(), held.steps)[-1])
+
+    def _viewed(self, ref: Ref, value: Any, steps: tuple[Step, ...]) -> list[Ref]:
+        """The value `ref`, and new nodes for its views after each of the steps."""
+        refs = [ref]
+        for step in steps:
+            output = _run(step, value, self._book)
+            ref = self._book.node(step.op, step.at(ref), output)
+            ref, value = (ref, output) if step.index is None else (Ref(ref.name, step.index), output[step.index])
+            refs.append(ref)
+        return refs
+
+    def _views(self, value: Any, steps: tuple[Step, ...]) -> list[Any]:
+        """A tensor, and its views after each of the steps."""
+        values = [value]
+        for step in steps:
+            output = _run(step, values[-1], self._book)
+            values.append(output if step.index is None else output[step.index])
+        return values
+
+    def _through(self, held: Held, ref: Ref) -> Ref:
+        """The owner's value after the view `held` took the value `ref`."""
+        if not held.steps:
+            return ref
+        bases = self._viewed(held.family.ref, self._book.value(held.family.ref), held.steps[:-1])
+        values = self._views(held.family.owner.detach(), held.steps[:-1])
+        for step, base, value in reversed(list(zip(held.steps, bases, values, strict=True))):
+            try:
+                written = put_back(step, base, ref)
+            except KeyError:
+                raise CaptureError(
+                    f"{running_line()}: a write through {step.op} cannot be followed. Write to the tensor itself, "
+                    "or to a select or slice of it"
+                ) from None
+            if written is not None:
+                op, args = written
+                ref = self._book.node(op, bind_arguments(op, args, {}), value)
+        return ref
+
+    def _straight_through(self, old: Ref, family: Family) -> Ref:
+        """A write that autograd does not see: the new value, and the derivative of the old. old + detach(new - old)."""
+        now, before = family.owner.detach(), self._book.value(old)
+        change = self._book.node(aten.sub.Tensor, bind_arguments(aten.sub.Tensor, (family.ref, old), {}), now - before)
+        fixed = self._book.node(aten.detach.default, {"self": change}, self._book.value(change))
+        return self._book.node(aten.add.Tensor, bind_arguments(aten.add.Tensor, (old, fixed), {}), now)
+
+    def _met(self, tensor: Tensor) -> Held:
+        """A tensor that no recorded operation made: `.data` of one that did, or a constant from outside."""
+        if tensor.requires_grad and not tensor.is_leaf:
+            raise CaptureError(
+                f"{running_line()}: a tensor of shape {tuple(tensor.shape)} with a gradient ({tensor.grad_fn.name()}) was "  # type: ignore[union-attr]
+                "computed by something that torch's dispatcher does not show, such as a torch.func transform. "
+                "Compute it with torch operations inside loss(model, batch)"
+            )
+        twin = self._twin(tensor) if memory_of(tensor) in self._families else None
+        if twin is not None:
+            ref = self._book.node(aten.detach.default, {"self": self.ref(twin.tensor)}, tensor)
+            step = Step(aten.detach.default, {"self": None}, "self", None, tuple(tensor.shape), detached=True)
+            return self.add(tensor, ref, parent=twin, step=step)
+        ref = self._book.leaf("constant", tensor.detach().clone(), "constant", active=tensor.requires_grad)
+        return self.add(tensor, ref)
+
+    def _twin(self, tensor: Tensor) -> Held | None:
+        members = self._families[memory_of(tensor)].members
+        return next((held for held in reversed(members) if same_layout(held.tensor, tensor)), None)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor's memory was written to; 0 where torch does not count (inference mode)."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _run(step: Step, value: Tensor, book: Book) -> Any:
+    arguments: Mapping[str, Any] = {**{k: resolve(v, book.values) for k, v in step.arguments.items()}, step.of: value}
+    if not step.of:
+        raise CaptureError(f"{running_line()}: a tensor that {step.op} made shares memory with one that was written to")
+    output = step.op(**arguments)
+    return tuple(output) if isinstance(output, list) else output
