@@ -21,7 +21,7 @@ from chainrule.errors import ChainruleError
 
 MISUSE = 2
 INTERRUPTED = 130
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, why, rules)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, numerical, why, rules)
 
 
 def make_app() -> App:

@@ -1,0 +1,172 @@
+"""The command `numerical`: the textbook's numerical gradient, element by element, beside the chain rule's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from itertools import product
+from typing import TYPE_CHECKING, Literal
+
+from chainrule.errors import ConfigError
+from chainrule.setup_file import load_setup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from chainrule.compare.entries import NumericalGradient
+    from chainrule.graph import Graph
+
+Index = tuple[int, ...]
+Method = Literal["forward", "central", "order8", "complex"]
+FORMULAS = {
+    "forward": "(L(W + hE) - L(W)) / h",
+    "central": "(L(W + hE) - L(W - hE)) / 2h",
+    "order8": "Σ cₖ (L(W + khE) - L(W - khE)) / h, k = 1 … 4",
+    "complex": "Im L(W + ihE) / h",
+}
+
+
+def numerical(
+    target: str,
+    /,
+    *,
+    parameter: str,
+    h: float | None = None,
+    method: Method = "forward",
+    rows: str = ":",
+    columns: str = ":",
+    sweep: bool = False,
+) -> int:
+    """Print the numerical gradient of a parameter: each element raised by h, the whole model run again.
+
+    Parameters
+    ----------
+    target
+        FILE.py or FILE.py:function; the function (default: setup) returns a chainrule.Setup.
+    parameter
+        Name of the parameter, e.g. blocks.0.attention.value.weight.
+    h
+        The step. Without it, one that suits the method and the parameter's size is chosen.
+    method
+        forward: the textbook's; central; order8: with an error bar; complex: a step along the imaginary axis.
+    rows
+        Which rows, as in Python: 0:4, or one: 2. Default: all.
+    columns
+        Which columns, as in Python. Default: all.
+    sweep
+        Show the error over the step h instead, for the element with the largest gradient among those chosen.
+    """
+    if h is not None and not h > 0:
+        raise ConfigError(f"--h must be a positive step, got {h:g}")
+    setup = load_setup(target)
+    import torch
+
+    from chainrule.autodiff import value_and_grad
+    from chainrule.capture import capture, first_batch, promote
+
+    graph = promote(capture(setup.model, setup.loss, first_batch(setup)), torch.float64)
+    exact = value_and_grad(graph)[1]
+    gradient = exact[known_parameter(parameter, exact)]
+    indices = chosen(tuple(gradient.shape), rows, columns)
+    if sweep:
+        show_sweep(graph, parameter, gradient, indices)
+    else:
+        show_table(graph, parameter, gradient, indices, method, h)
+    return 0
+
+
+def known_parameter(name: str, known: Iterable[str]) -> str:
+    """`name`, if the model has a trainable parameter of that name. Raises ConfigError with the nearest otherwise."""
+    names = list(known)
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:8])}"
+    raise ConfigError(f"the model has no trainable parameter {name!r}; {hint}")
+
+
+def chosen(shape: tuple[int, ...], rows: str, columns: str) -> list[Index]:
+    """Indices of the chosen elements; of more than two dimensions the last ones are all taken."""
+    given = [(rows, "--rows"), (columns, "--columns")]
+    if columns != ":" and len(shape) < 2:
+        raise ConfigError(f"--columns {columns}: the parameter has shape {shape}, so only --rows can be chosen")
+    ranges = [span(*given[axis], size) if axis < 2 else range(size) for axis, size in enumerate(shape)]
+    return list(product(*ranges))
+
+
+def span(text: str, flag: str, size: int) -> range:
+    """The indices that "0:4", ":", "-2:" or "3" mean in a dimension of that size."""
+    try:
+        numbers = [int(part) if part else None for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and numbers[0] is not None and -size <= numbers[0] < size:
+        return range(size)[numbers[0] : numbers[0] + 1 or None]
+    if not 2 <= len(numbers) <= 3 or not range(size)[slice(*numbers)]:
+        raise ConfigError(f"{flag} {text}: expected an index or a range such as 0:4 within 0:{size}")
+    return range(size)[slice(*numbers)]
+
+
+def show_table(graph: Graph, name: str, exact: Tensor, indices: list[Index], method: Method, h: float | None) -> None:
+    """The table, and below it how far the two gradients lie apart."""
+    from chainrule import api
+
+    started = time.perf_counter()
+    found = api.numerical_gradient(graph, name, method=method, h=h, entries=indices)
+    seconds = time.perf_counter() - started
+    print(f"{name} {tuple(exact.shape)}, {method} difference {FORMULAS[method]}, h = {found.h:.3g}\n")
+    for line in table(found, exact, indices):
+        print(line)
+    worst = max(abs(float(found.gradient[i] - exact[i])) for i in indices)
+    scale = float(exact.norm())
+    print(f"\n{len(indices):,} elements, {found.evaluations:,} evaluations of the loss, {seconds:.2f} s")
+    print(
+        f"largest difference {worst:.1e}"
+        + (f", {worst / scale:.1e} of the gradient's norm {scale:.3e}" if scale else "")
+    )
+
+
+def table(found: NumericalGradient, exact: Tensor, indices: list[Index]) -> Iterator[str]:
+    """The lines of the table: with the two losses for the textbook's method, with the error bar where there is one."""
+    losses, bar = found.loss_plus, found.bar
+    middle = ["L_plus", "L_current"] if losses is not None else ["bar"] if bar is not None else []
+    widths = [20, 20] if losses is not None else [10]
+    yield row("element", middle, widths, ("gradient", "chain rule", "difference"))
+    for i in indices:
+        if losses is not None:
+            values = [f"{float(losses[i]):.15f}", f"{float(found.loss_current):.15f}"]
+        else:
+            values = [f"{float(bar[i]):.1e}"] if bar is not None else []
+        ours, theirs = float(found.gradient[i]), float(exact[i])
+        yield row(str(list(i)), values, widths, (f"{ours:+.9e}", f"{theirs:+.9e}", f"{ours - theirs:+.1e}"))
+
+
+def row(element: str, middle: list[str], widths: list[int], last: tuple[str, str, str]) -> str:
+    """One line of the table."""
+    between = "".join(f"{value:>{width}}" for value, width in zip(middle, widths, strict=False))
+    return f"{element:<12}{between}{last[0]:>18}{last[1]:>18}{last[2]:>12}"
+
+
+def show_sweep(graph: Graph, name: str, exact: Tensor, indices: list[Index]) -> None:
+    """The error of each method over the step: a table, then the V of truncation and round-off."""
+    import torch
+
+    from chainrule.autodiff import evaluate
+    from chainrule.compare.lines import LossLines
+    from chainrule.graph import Ref
+    from chainrule.numdiff.sweep import plot, sweep, table
+
+    index = max(indices, key=lambda i: abs(float(exact[i])))
+    moved = Ref(graph.parameters[name].name)
+    direction = torch.zeros(1, *exact.shape, dtype=torch.float64)
+    direction[(0, *index)] = 1.0
+    line = LossLines(graph, (moved,), evaluate(graph)).prepare({moved: direction}).line()
+    result = sweep(line, float(exact[index]))
+    print(f"{name}{list(index)}: |numerical - chain rule| over h; the gradient is {result.reference:+.9e}\n")
+    for cells in table(result):
+        print("".join(f"{cell:>12}" for cell in cells))
+    print("\n" + plot(result) + "\n")
+    for method in result.errors:
+        h, error = result.best(method)
+        print(f"{method:8} comes closest at h = {h:.1e}: error {error:.1e}")
