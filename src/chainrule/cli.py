@@ -16,6 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from chainrule.cli_check import check, rules, why
+from chainrule.cli_numerical import numerical
 from chainrule.cli_train import settings_of_file, train
 from chainrule.errors import ChainruleError
 
