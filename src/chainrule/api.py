@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
 import torch
 from torch import nn
@@ -17,11 +17,20 @@ from chainrule.capture.preserve import preserved
 from chainrule.checks.gradient import STAGES
 from chainrule.checks.subject import Check, Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
+from chainrule.engines import chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
 from chainrule.finding import Finding, StageResult
 from chainrule.graph import Graph
 from chainrule.report import Report
 from chainrule.setups import Setup
+from chainrule.train.config import TrainConfig
+from chainrule.train.engine import Batch, Engine, Loss, autograd
+from chainrule.train.records import Listener
+from chainrule.train.results import Results
+from chainrule.train.run import run_training
+from chainrule.train.run_folder import Run, new_run
+
+PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
 
 def check(setup: Setup, *, seed: int = 0, only: Collection[str] = (), command: str = "") -> Report:
@@ -73,6 +82,40 @@ def numerical_gradient(
     Raises ConfigError for an unknown parameter or method, with the nearest name.
     """
     return numerical_entries(promote(graph, torch.float64), name, method=method, h=h, entries=entries)
+
+
+def train(config: TrainConfig | Run | None = None, *, listener: Listener | None = None) -> Results:
+    """Train a language model on text: preflight, training, a sample, a report in `runs/NAME/`.
+
+    config    what to train, or a run to go on with (`chainrule.train.run_folder.open_run`); the default run if None
+    listener  who shows the progress; nobody if None
+
+    Raises DataError, ConfigError, CheckpointError and NonFiniteError; see `train.run.run_training`.
+    """
+    run = config if isinstance(config, Run) else new_run(config or TrainConfig())
+    engine = gradient_engine(run.config.gradient)
+    return run_training(run, engine=engine, preflight=preflight, listener=listener)
+
+
+def gradient_engine(name: str) -> Engine:
+    """The engine that `gradient = ...` names. Raises ConfigError for any other name."""
+    if name == "chain_rule":
+        return chain_rule_engine()
+    if name == "numerical":
+        return numerical_engine()
+    if name != "autograd":
+        raise ConfigError(f"gradient = {name!r}; expected autograd, chain_rule or numerical")
+    return autograd
+
+
+def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizer: Optimizer) -> Report:
+    """`check` on as many windows of the first batches as hold 512 tokens."""
+    return check(Setup(model, loss, [_few(batch) for batch in batches], optimizer))
+
+
+def _few(batch: Batch) -> dict[str, Any]:
+    longest = next(iter(batch.values())).shape[-1]
+    return {name: tensor[: max(1, PREFLIGHT_TOKENS // longest)] for name, tensor in batch.items()}
 
 
 def _selected(only: Collection[str]) -> Mapping[str, tuple[str, Check]]:
