@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 from chainrule.capture.binding import bind as bind
-from chainrule.capture.export import capture as capture
+from chainrule.capture.capturing import capture as capture
 from chainrule.capture.promote import promote as promote

@@ -1,6 +1,6 @@
 """The tensors of a batch of any shape, each with its place, and the same batch around other tensors.
 
-Mappings, sequences, dataclasses and other objects with attributes are entered, and copied one level deep where a tensor is
+Mappings, sequences, dataclasses and other objects with attributes are entered, and copied where a tensor in them is
 replaced, so that `loss(model, batch)` meets its own types (a `BatchEncoding`, a dataclass with methods). Nothing is
 iterated that iterating would consume.
 """
@@ -18,7 +18,7 @@ Replace = Callable[[Tensor], Any]
 
 
 def tensors_of(batch: Any) -> dict[str, Tensor]:
-    """Each tensor of the batch by its place: "[0]", "['input_ids']", ".x", ".x['y'][1]"; "" if the batch is a tensor."""
+    """Each tensor of the batch by its place: "[0]", "['input_ids']", ".x['y'][1]"; "" if the batch is a tensor."""
     return dict(_walk(batch, "", ()))
 
 
@@ -50,7 +50,7 @@ def _is_record(value: Any) -> bool:
     """True for an object that holds its data in attributes and is not code, a module or a class."""
     if isinstance(value, type) or callable(value):
         return False
-    return dataclasses.is_dataclass(value) or type(value).__module__ != "builtins" and hasattr(value, "__dict__")
+    return dataclasses.is_dataclass(value) or (type(value).__module__ != "builtins" and hasattr(value, "__dict__"))
 
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:

@@ -2,104 +2,144 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 
 from chainrule.capture.batches import tensors_of, with_tensors
-from chainrule.capture.nodes import convert, reachable
+from chainrule.capture.draws import Drawing
+from chainrule.capture.no_grad import detach_blocks
+from chainrule.capture.nodes import LOSS_PATH, Converted, convert
+from chainrule.capture.passes import prepare
 from chainrule.capture.provenance import user_frames
-from chainrule.graph import Graph, Leaf, Ref
+from chainrule.capture.running import ancestors
+from chainrule.errors import SetupError
+from chainrule.graph import Graph, Leaf, LeafKind, Ref
 
 Loss = Callable[[Any, Any], Tensor]
 
 
 class LossModule(nn.Module):
-    """loss(model, batch) as a module of the batch's tensors, which is what `torch.export` takes."""
+    """loss(model, batch) as a module of the batch's tensors, which is the form that `torch.export` takes."""
 
     def __init__(self, model: nn.Module, loss: Loss, batch: Any) -> None:
         super().__init__()
         self.model, self.loss, self.batch = model, loss, batch
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        """The loss, its shape made ()."""
         supply = iter(tensors)
-        return self.loss(self.model, with_tensors(self.batch, lambda _: next(supply)))
+        return scalar(self.loss(self.model, with_tensors(self.batch, lambda _: next(supply))))
 
 
-def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
-    """The graph of loss(model, batch)."""
-    return capture_by_export(model, loss, batch)
+def scalar(value: Any) -> Tensor:
+    """The loss with shape (); raises SetupError if it is no tensor, no single number, or not floating."""
+    if not isinstance(value, Tensor):
+        keep = "; return its .loss" if isinstance(getattr(value, "loss", None), Tensor) else ""
+        raise SetupError(f"loss(model, batch) returned a {type(value).__name__}, expected a scalar tensor{keep}")
+    if value.numel() != 1:
+        raise SetupError(
+            f"loss(model, batch) has shape {tuple(value.shape)}, expected a scalar: reduce it with .mean() or .sum()"
+        )
+    if not value.is_floating_point():
+        raise SetupError(f"loss(model, batch) is {value.dtype}, expected a floating tensor: it has no derivative")
+    return value if value.dim() == 0 else value.reshape(())
 
 
-def capture_by_export(model: nn.Module, loss: Loss, batch: Any) -> Graph:
-    """The graph of loss(model, batch) by `torch.export`."""
-    tensors = tensors_of(batch)
+def export(model: nn.Module, loss: Loss, batch: Any) -> tuple[LossModule, ExportedProgram]:
+    """The functional program of loss(model, batch): in-place operations gone, unit formulas whole.
+
+    Runs the user's code on fake tensors. Raises whatever that or torch.export raises.
+    """
     wrapper = LossModule(model, loss, batch)
     with warnings.catch_warnings(), torch.enable_grad(), user_frames():
-        warnings.simplefilter("ignore")  # of export's own insides
-        program = torch.export.export(wrapper, tuple(tensors.values()), strict=False)
-        program = program.run_decompositions({})
-    places, leaves = _leaves(program, wrapper, tensors)
-    converted = convert(program.graph, places, root="model")
-    signature = program.graph_signature
-    mutated = {
-        signature.buffers_to_mutate[spec.arg.name].removeprefix("model."): output
-        for spec, output in zip(signature.output_specs, converted.outputs, strict=True)
-        if spec.arg.name in signature.buffers_to_mutate
-    }
-    (output,) = (
-        output
-        for spec, output in zip(signature.output_specs, converted.outputs, strict=True)
-        if spec.kind.name == "USER_OUTPUT"
-    )
+        warnings.simplefilter("ignore")  # about export's own insides
+        program = torch.export.export(wrapper, tuple(tensors_of(batch).values()), strict=False)
+        prepare(program.graph_module)
+        return wrapper, program.run_decompositions({})
+
+
+def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
+    """The program as our graph; draws its randomness from the global generators, in order."""
+    leaves, places = _leaves(wrapper, program)
+    converted = convert(program.graph, places, roots={"model": "", "loss": LOSS_PATH})
+    outputs = _outputs(program, converted)
+    detached, outputs[""] = detach_blocks(converted.nodes, outputs[""], converted.no_grad, leaves)
+    drawing = Drawing(dict(leaves), dict(converted.layouts))
+    drawing.draw(detached)
+    outputs = {name: drawing.moved(ref) for name, ref in outputs.items()}
+    nodes = ancestors(drawing.nodes, outputs.values())
+    used = {ref.name for node in nodes for ref in node.refs()} | {ref.name for ref in outputs.values()}
+    used |= {ref.name for name in used for ref in drawing.drawn_from(name)}
     return Graph(
-        leaves=leaves,
-        nodes=reachable(converted.nodes, (output, *mutated.values())),
-        output=output,
-        mutated=mutated,
+        leaves={name: leaf for name, leaf in drawing.leaves.items() if name in leaves or name in used},
+        nodes=nodes,
+        output=outputs.pop(""),
+        notes=tuple(drawing.notes),
+        mutated=outputs,
     )
 
 
-def _leaves(
-    program: torch.export.ExportedProgram, wrapper: LossModule, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Ref], dict[str, Leaf]]:
-    signature = program.graph_signature
-    places: dict[str, Ref] = {}
-    leaves: dict[str, Leaf] = {}
-    batch = iter(tensors.items())
+def _outputs(program: ExportedProgram, converted: Converted) -> dict[str, Ref]:
+    """The loss under "", and each mutated buffer's new value under its path."""
+    outputs: dict[str, Ref] = {}
+    for spec, output in zip(program.graph_signature.output_specs, converted.outputs, strict=True):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            outputs[""] = output
+        elif spec.kind is OutputKind.BUFFER_MUTATION:
+            outputs[str(spec.target).removeprefix("model.")] = output
+    return outputs
+
+
+def _leaves(wrapper: LossModule, program: ExportedProgram) -> tuple[dict[str, Leaf], dict[str, Ref]]:
+    """The leaves by name, and the leaf that each placeholder of the program stands for."""
     state = dict(wrapper.named_parameters(remove_duplicate=False)) | dict(wrapper.named_buffers(remove_duplicate=False))
-    paths = _paths(state.items())
-    by_identity: dict[int, str] = {}
-    for spec in signature.input_specs:
-        kind = spec.kind.name
-        if kind in ("PARAMETER", "BUFFER"):
-            value = state[spec.target]
-            name = by_identity.get(id(value))
-            if name is None:
-                name = by_identity[id(value)] = spec.arg.name.replace("_model_", "_", 1)
-                leaves[name] = Leaf(
-                    name,
-                    "parameter" if kind == "PARAMETER" else "buffer",
-                    value.detach().clone(),
-                    tuple(paths[id(value)]),
-                    value.requires_grad,
-                )
-        elif kind == "USER_INPUT":
-            path, value = next(batch)
-            name = f"batch_{len(leaves)}"
-            leaves[name] = Leaf(name, "batch", value.detach().clone(), (path,))
+    paths = _paths(state)
+    batch = iter(tensors_of(wrapper.batch).items())
+    leaves: dict[str, Leaf] = {}
+    places: dict[str, Ref] = {}
+    tied: dict[int, str] = {}  # a parameter used under several paths is one leaf
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            value = state[str(spec.target)]
+            name = tied.get(id(value)) or _free(f"{spec.kind.name[0].lower()}_{paths[id(value)][0]}", leaves)
+            tied[id(value)] = name
+            kind: LeafKind = "parameter" if spec.kind is InputKind.PARAMETER else "buffer"
+            leaf = Leaf(name, kind, _snapshot(value), paths[id(value)], value.requires_grad)
+        elif spec.kind is InputKind.USER_INPUT:
+            place, value = next(batch)
+            name = _free(f"batch_{place}", leaves)
+            leaf = Leaf(name, "batch", _snapshot(value), (place,))
         else:
-            name = spec.arg.name
-            leaves[name] = Leaf(name, "constant", program.constants[spec.target].detach().clone(), (spec.target,))
+            name = _free(str(spec.target), leaves)
+            leaf = Leaf(name, "constant", _snapshot(program.constants[str(spec.target)]), (name,))
+        leaves[name] = leaf
         places[spec.arg.name] = Ref(name)
-    return places, leaves
+    return leaves, places
 
 
-def _paths(named: Iterable[tuple[str, Tensor]]) -> dict[int, list[str]]:
-    paths: dict[int, list[str]] = {}
-    for path, value in named:
-        paths.setdefault(id(value), []).append(path.removeprefix("model."))
+def _paths(state: Mapping[str, Tensor]) -> dict[int, tuple[str, ...]]:
+    """All paths of each parameter and buffer, by its identity."""
+    paths: dict[int, tuple[str, ...]] = {}
+    for path, value in state.items():
+        owner, _, rest = path.partition(".")
+        paths[id(value)] = (*paths.get(id(value), ()), rest if owner == "model" else f"{LOSS_PATH}.{rest}")
     return paths
+
+
+def _free(text: str, taken: Mapping[str, Leaf]) -> str:
+    """An identifier made of the text that is not taken yet."""
+    name = re.sub(r"[\W_]+", "_", text).strip("_")
+    return name if name not in taken else next(f"{name}_{n}" for n in count(1) if f"{name}_{n}" not in taken)
+
+
+def _snapshot(value: Tensor) -> Tensor:
+    """A copy: what the user's next step does to the tensor does not reach the graph."""
+    return value.detach().clone()

@@ -13,10 +13,13 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from chainrule.errors import CaptureError
-from chainrule.graph import Argument, Node, Ref, Source, Spec, bind_arguments, refs_in
+from chainrule.graph import Argument, Node, Ref, Source, Spec, Value, bind_arguments
 
 aten = torch.ops.aten
 FUNCTION_FRAME = "<autograd.Function>"  # file name of the pseudo frame that names the custom Function around a node
+NO_GRAD_FRAME = "<no_grad>"  # the same for a no_grad block, with one of these for its name:
+NO_GRAD_BLOCK, IN_PLACE = "block", "in-place change"
+LOSS_PATH = "(loss)"  # path of the loss where it is a module of its own; no path inside the model looks like it
 _FRAME = re.compile(r'File "(?P<file>[^\n]*)", line (?P<line>\d+), in (?P<name>[^\n]*)(?:\n    (?P<code>[^\n]*))?')
 # Ops that compute nothing: they only watch. A promoted graph would trip over the dtype in the first.
 _ASSERTIONS = frozenset(
@@ -34,11 +37,33 @@ _ASSERTIONS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a node comes from.
+
+    source    the user's innermost frame
+    function  name of the custom `autograd.Function` around it, or ""
+    no_grad   NO_GRAD_BLOCK if it was computed in one, IN_PLACE if it changed a tensor there, else ""
+    """
+
+    source: Source | None
+    function: str
+    no_grad: str
+
+
+@dataclass(frozen=True, slots=True)
 class Converted:
-    """The nodes of an fx graph in order, and what its output returns (Refs, or constants)."""
+    """An fx graph as nodes.
+
+    nodes    in order
+    outputs  what the graph returns: Refs, or constants
+    layouts  fx's fake tensor of each node's output, by the node's name: shape, dtype and memory layout
+    no_grad  nodes of no_grad blocks, by name: see `Trace`
+    """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Argument, ...]
+    layouts: Mapping[str, Value]
+    no_grad: Mapping[str, str]
 
 
 def convert(
@@ -46,16 +71,18 @@ def convert(
     places: Mapping[str, Argument],
     *,
     rename: Callable[[str], str] = str,
-    root: str | None = None,
+    roots: Mapping[str, str] | None = None,
 ) -> Converted:
     """Our nodes of a functional fx graph.
 
     places  what each placeholder stands for, by its fx name: a `Ref`, or a constant
     rename  a node's name from its fx name, to keep names unique where several graphs are joined
-    root    path, in the graph's module stack, of the module that is to be the root ""; None keeps paths as they are
+    roots   new path of each top module of the graph's module stack; other modules are left out. None keeps all as is
     """
     values: dict[fx.Node, Argument] = {}
     nodes: list[Node] = []
+    layouts: dict[str, Value] = {}
+    no_grad: dict[str, str] = {}
     outputs: tuple[Argument, ...] = ()
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -67,20 +94,12 @@ def convert(
         elif node.target in _ASSERTIONS:
             values[node] = None
         else:
-            nodes.append(_converted(node, values, rename(node.name), root))
+            nodes.append(_converted(node, values, rename(node.name), roots))
             values[node] = Ref(nodes[-1].name)
-    return Converted(tuple(nodes), outputs)
-
-
-def reachable(nodes: tuple[Node, ...], outputs: tuple[Argument, ...]) -> tuple[Node, ...]:
-    """Those nodes on which an output depends, in order."""
-    wanted = {ref.name for ref in refs_in(outputs)}
-    kept = []
-    for node in reversed(nodes):
-        if node.name in wanted:
-            wanted |= {ref.name for ref in node.refs()}
-            kept.append(node)
-    return tuple(reversed(kept))
+            layouts[nodes[-1].name] = node.meta.get("val")
+            if mode := trace_of(node.stack_trace).no_grad:
+                no_grad[nodes[-1].name] = mode
+    return Converted(tuple(nodes), outputs, layouts, no_grad)
 
 
 def spec_of(value: Any) -> Spec | tuple[Spec | None, ...]:
@@ -92,34 +111,41 @@ def spec_of(value: Any) -> Spec | tuple[Spec | None, ...]:
     return ()
 
 
-def stack_of(stack: Mapping[str, tuple[str, Any]], root: str | None = None) -> tuple[tuple[str, str], ...]:
+def stack_of(
+    stack: Mapping[str, tuple[str, Any]], roots: Mapping[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
     """(path, class name) of the enclosing modules, outermost first, from fx's `nn_module_stack`."""
     modules = []
     for path, kind in stack.values():
-        name = kind if isinstance(kind, str) else kind.__qualname__
-        modules.append((re.sub(r"@\d+", "", path), name.rpartition(".")[2]))
-    if root is None:
-        return tuple(modules)
-    inside = [(path, name) for path, name in modules if path == root or path.startswith(f"{root}.")]
-    return tuple((path[len(root) + 1 :], name) for path, name in inside)
+        top, _, rest = re.sub(r"@\d+", "", path).partition(".")
+        name = (kind if isinstance(kind, str) else kind.__qualname__).rpartition(".")[2]
+        if roots is None:
+            modules.append((path, name))
+        elif top in roots:
+            modules.append((".".join(part for part in (roots[top], rest) if part), name))
+    return tuple(modules)
 
 
-def source_of(stack_trace: str | None) -> tuple[Source | None, str]:
-    """The innermost frame of a formatted stack trace, and the name of the custom Function around it or ""."""
-    source, function = None, ""
+def trace_of(stack_trace: str | None) -> Trace:
+    """What the frames of a formatted stack trace say."""
+    source, function, mode = None, "", ""
     for frame in _FRAME.finditer(stack_trace or ""):
         if frame["file"] == FUNCTION_FRAME:
             function = frame["name"]
+        elif frame["file"] == NO_GRAD_FRAME:
+            mode = frame["name"]
         else:
             source = Source(frame["file"], int(frame["line"]), (frame["code"] or "").strip())
-    return source, function
+    return Trace(source, function, mode)
 
 
-def _converted(node: fx.Node, values: Mapping[fx.Node, Argument], name: str, root: str | None) -> Node:
-    source, function = source_of(node.stack_trace)
+def _converted(node: fx.Node, values: Mapping[fx.Node, Argument], name: str, roots: Mapping[str, str] | None) -> Node:
+    trace = trace_of(node.stack_trace)
     op = node.target
     if not isinstance(op, OpOverload):
-        raise CaptureError(f"{source or name}: {op} is no tensor operation; write the loss with torch functions alone")
+        raise CaptureError(
+            f"{trace.source or name}: {op} is no tensor operation; write the loss with torch functions alone"
+        )
     args = fx.node.map_arg(node.args, values.__getitem__)
     kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
     return Node(
@@ -127,7 +153,7 @@ def _converted(node: fx.Node, values: Mapping[fx.Node, Argument], name: str, roo
         op=op,
         arguments=bind_arguments(op, tuple(args), kwargs),
         spec=spec_of(node.meta.get("val")),
-        stack=stack_of(node.meta.get("nn_module_stack", {}), root),
-        source=source,
-        function=function,
+        stack=stack_of(node.meta.get("nn_module_stack", {}), roots),
+        source=trace.source,
+        function=trace.function,
     )

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
 
 from chainrule.capture.nodes import spec_of
+from chainrule.capture.running import run
 from chainrule.errors import CaptureError
 from chainrule.graph import Argument, Graph, Leaf, Node, Ref, Spec, Value, bind_arguments, schema_defaults
 
@@ -34,7 +34,7 @@ def promote(graph: Graph, dtype: torch.dtype = torch.float64) -> Graph:
         values: dict[str, Value] = {name: mode.from_tensor(leaf.value) for name, leaf in leaves.items()}
         for node in graph.nodes:
             for new in _promoted(node, values, dtype):
-                values[new.name] = _run(new, values)
+                values[new.name] = run(new, values)
                 nodes.append(replace(new, spec=spec_of(values[new.name])))
     return replace(graph, leaves=leaves, nodes=tuple(nodes))
 
@@ -70,7 +70,7 @@ def _promoted(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> li
     names = {name for name, _ in schema_defaults(node.op)}
     if "dtype" in names:
         return [replace(new, arguments={**new.arguments, "dtype": promoted_dtype(wanted, dtype)})]
-    return _with_casts(new, values, promoted_dtype(wanted, dtype))
+    return _with_casts(new, promoted_dtype(wanted, dtype))
 
 
 def _floating_output(node: Node) -> torch.dtype | None:
@@ -84,7 +84,7 @@ def _is_floating(values: Mapping[str, Value], ref: Ref) -> bool:
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
-def _with_casts(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> list[Node]:
+def _with_casts(node: Node, dtype: torch.dtype) -> list[Node]:
     """int / int, sqrt(int), int * 0.5: PyTorch computes these in the default dtype; cast the integers first instead."""
     casts, arguments = [], dict(node.arguments)
     for name, value in node.arguments.items():
@@ -98,22 +98,3 @@ def _with_casts(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> 
             casts.append(cast)
             arguments[name] = Ref(cast.name)
     return [*casts, replace(node, arguments=arguments)]
-
-
-def _run(node: Node, values: Mapping[str, Value]) -> Value:
-    return run_op(node.op, {name: _resolve(value, values) for name, value in node.arguments.items()})
-
-
-def run_op(op: OpOverload, arguments: Mapping[str, Value]) -> Value:
-    """op(**arguments); an op that returns a list returns a tuple."""
-    value = op(**arguments)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _resolve(argument: Argument, values: Mapping[str, Value]) -> Value:
-    if isinstance(argument, Ref):
-        value = values[argument.name]
-        return value if argument.index is None else value[argument.index]
-    if isinstance(argument, tuple):
-        return tuple(_resolve(item, values) for item in argument)
-    return argument
