@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `chainrule --help` does not load
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -90,15 +91,17 @@ def rules(contains: str = "", /) -> int:
     """
     from chainrule.derivatives import RULES
 
-    families: dict[str, list[tuple[str, str]]] = {}
+    families: dict[str, list[str]] = {}
     for op, rule in RULES.items():
         if contains in str(op):
             family = (rule.local or rule.vjp).__module__.rpartition(".")[2]
-            families.setdefault(family, []).append((str(op).removesuffix(".default"), rule.formula))
+            formula, *derivatives = re.split(r"\s{2,}", rule.formula)
+            named = f"  {str(op).removesuffix('.default'):38} {formula:42} {'    '.join(derivatives)}"
+            families.setdefault(family, []).append(named.rstrip())
     if not families:
         raise ConfigError(f"no op with a derivative rule contains {contains!r} in its name")
     for family in sorted(families):
-        print(f"{family}\n" + "\n".join(f"  {op:40} {formula}" for op, formula in sorted(families[family])) + "\n")
+        print(f"{family}\n" + "\n".join(sorted(families[family])) + "\n")
     print(f"{sum(map(len, families.values()))} rules")
     return 0
 
