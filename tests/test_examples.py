@@ -14,7 +14,8 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.REPORT_NDIFF
 
 
 def expected_output(file):
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")), clean=False).partition("Expected output:\n")[2]
+    documentation = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")), clean=False)
+    return documentation.partition("Expected output:\n")[2]
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
