@@ -44,12 +44,14 @@ from collections.abc import Iterator
 import torch
 
 from chainrule.autodiff.reverse import reverse
-from chainrule.capture import CaptureError, Tape, promote, record
+from chainrule.capture import promote
+from chainrule.capture.tape import Tape, record
 from chainrule.checks.subject import Subject, line_of
 from chainrule.compare.blame import guilty, numerical_entry
 from chainrule.compare.pattern import constant_ratio, hints
 from chainrule.compare.residual import Residual, double, residuals
 from chainrule.derivatives import RULES
+from chainrule.errors import CaptureError
 from chainrule.finding import Finding, StageResult, Verdict
 from chainrule.graph import Node, Ref, op_name
 from chainrule.tolerance import AGREEMENT, residual_limits, unit
