@@ -120,7 +120,8 @@ def judged(name: str, plants: Sequence[Plant]) -> Iterator[Row]:
         said = judge(plant, dtype, size, twin, **options)
         row = {"judge": name, "kind": plant.kind, "site": plant.site, "module": plant.module_path, "twin": twin}
         row |= {"dtype": str(dtype).removeprefix("torch."), "size": size}
-        row |= {"measured": 0.0 if twin else plant.measured(dtype, size), "seconds": time.perf_counter() - start}
+        seconds = round(time.perf_counter() - start, 3)
+        row |= {"measured": 0.0 if twin else float(f"{plant.measured(dtype, size):.3e}"), "seconds": seconds}
         yield row | said
         if sys.stderr.isatty() or done % 50 == 0:
             print(f"{name}: {done + 1}/{len(todo)}", file=sys.stderr)
@@ -176,6 +177,13 @@ def page(saved: dict[str, Any]) -> str:
     return "\n".join((HEAD, setting, "", *table(rows), "", MISSED, "", *faults, "", TAIL))
 
 
+def one_row_a_line(saved: dict[str, Any]) -> str:
+    """The results as JSON with each row on a line of its own, so that a new run is a readable difference."""
+    rows = ",\n".join(json.dumps(row) for row in saved["rows"])
+    head = json.dumps({key: value for key, value in saved.items() if key != "rows"}, indent=1)
+    return f'{head.removesuffix(chr(10) + "}")},\n "rows": [\n{rows}\n]}}\n'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", action="append", choices=list(JUDGES))
@@ -194,7 +202,7 @@ def main() -> None:
         saved |= {"command": "python benchmarks/mutation_score.py", "torch": torch.__version__, "threads": 1}
         saved |= {"chainrule": version("chainrule"), "asked": ASKED}
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(saved, indent=0))
+        RESULTS.write_text(one_row_a_line(saved))
         PAGE.write_text(page(saved))
 
 
