@@ -28,11 +28,10 @@ class Formulas(nn.Module):
     def __init__(self, names: list[str], given: dict[str, float]) -> None:
         super().__init__()
         self.names = names
-        for name, value in given.items():
-            self.register_parameter(name, nn.Parameter(torch.tensor(value, dtype=torch.float64)))
+        self.given = nn.ParameterDict({name: torch.tensor(value, dtype=torch.float64) for name, value in given.items()})
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        values = {**batch, **dict(self.named_parameters())}
+        values = {**batch, **self.given}
         for name in self.names:
             values[name] = FORMULAS[name](values)
         return values
@@ -42,10 +41,10 @@ def derivatives(names: list[str], given: dict[str, float]) -> dict[str, list[flo
     """{"d_L_d_w1": [by autograd, by the chain rule, numerically], ...}: the last formula by every given value."""
     model, last = Formulas(names, given), names[-1]
     graph = cr.capture(model, lambda model, batch: model(batch)[last], BATCH)
-    by_autograd = torch.autograd.grad(model(BATCH)[last], list(model.parameters()))
+    by_autograd = torch.autograd.grad(model(BATCH)[last], [model.given[name] for name in given])
     by_chain_rule = cr.value_and_grad(graph)[1]
-    numerical = [cr.numerical_gradient(graph, name).gradient for name in given]
-    three = zip(given, by_autograd, [by_chain_rule[name] for name in given], numerical, strict=True)
+    numerical = [cr.numerical_gradient(graph, f"given.{name}").gradient for name in given]
+    three = zip(given, by_autograd, [by_chain_rule[f"given.{name}"] for name in given], numerical, strict=True)
     return {f"d_{last}_d_{name}": [engine.item() for engine in engines] for name, *engines in three}
 
 
