@@ -8,6 +8,8 @@ from chainrule.derivatives import (
     choice,
     einsum,
     elementwise,
+    embedding,
+    indexing,
     matmul,
     normalization,
     padding,
@@ -24,6 +26,8 @@ FAMILIES = (
     padding,
     matmul,
     einsum,
+    indexing,
+    embedding,
     normalization,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)
