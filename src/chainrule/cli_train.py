@@ -45,12 +45,12 @@ def train(
         given = ", ".join(name for name, origin in remarks.items() if origin)
         raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}")
 
+    from chainrule import api
     from chainrule.cli_progress import make_listener
-    from chainrule.train.run import run_training
     from chainrule.train.run_folder import new_run, open_run
 
     listener = make_listener()
-    results = run_training(open_run(resume) if resume else new_run(config, remarks), listener=listener)
+    results = api.train(open_run(resume) if resume else new_run(config, remarks), listener=listener)
     listener.finished(results)
     return EXIT_CODES[results.outcome]
 

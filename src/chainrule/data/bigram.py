@@ -3,7 +3,8 @@
     p(b | a) = (count(a, b) + k p(b)) / (count(a) + k)        p(b) = (count(b) + 1) / (n + V)
 
 Counts interpolated with the unigram distribution (a Dirichlet prior of strength k: MacKay and Peto 1995, "A
-hierarchical Dirichlet language model"); k is chosen on a held-out tenth of the training tokens, never on the validation text.
+hierarchical Dirichlet language model"); k is chosen on a held-out tenth of the training tokens, never on the
+validation text.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class _UnusableError(Exception):
 
 
 def _decode_strictly(path: Path) -> str:
-    """The text of a file; line ends become \\n. Raises _UnusableError if it is empty or no text, DataError if unreadable."""
+    """The text of a file; line ends become \\n. Raises _UnusableError if it is no text, DataError if unreadable."""
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -1,0 +1,78 @@
+"""Files and folders to documents; what is unusable is refused or counted."""
+
+import os
+
+import pytest
+
+from chainrule.data.text import read_text, standard_library
+from chainrule.errors import DataError
+
+
+def test_the_standard_library_is_read_without_its_tests_and_installed_packages():
+    corpus = standard_library()
+    paths = [document.path for document in corpus.documents]
+
+    assert {"argparse.py", "json/decoder.py"} <= set(paths)
+    assert not [path for path in paths if "site-packages" in path or "/test" in path or path.startswith("test")]
+    assert len(paths) > 200
+    assert corpus.bytes > 3_000_000
+
+
+def test_the_standard_library_is_read_in_the_same_order_each_time():
+    assert standard_library() == standard_library()
+
+
+def test_a_folder_is_read_in_sorted_order_and_what_is_no_text_is_counted(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two.txt").write_text("two\r\nlines\n", newline="")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "image.bin").write_bytes(b"\x89PNG\0\0")
+    (tmp_path / "old.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "nothing.txt").write_text("  \n")
+    (tmp_path / ".hidden").write_text("hidden")
+    corpus = read_text([tmp_path])
+
+    assert [("a.txt", "one"), ("b/two.txt", "two\nlines\n")] == [(d.path, d.text) for d in corpus.documents]
+    assert (("binary", 1), ("empty", 1), ("not utf-8", 1)) == corpus.left_out
+
+
+def test_a_file_named_twice_is_read_once(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+
+    assert 1 == len(read_text([tmp_path, tmp_path / "a.txt"]).documents)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty: text in utf-8 is expected"),
+        (b"ab\0cd", "is a binary file"),
+        (b"caf\xe9", "is not utf-8 (byte 0xe9 at 3)"),
+    ],
+)
+def test_a_named_file_that_is_no_text_is_refused_by_name(tmp_path, content, words):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(DataError) as refused:
+        read_text([tmp_path / "bad.txt"])
+
+    assert str(tmp_path / "bad.txt") in str(refused.value)
+    assert words in str(refused.value)
+
+
+def test_a_missing_path_is_refused(tmp_path):
+    with pytest.raises(DataError, match="does not exist: --text takes files and folders"):
+        read_text([tmp_path / "no.txt"])
+
+
+def test_a_folder_without_text_says_what_it_holds(tmp_path):
+    (tmp_path / "image.bin").write_bytes(b"\0")
+    with pytest.raises(DataError, match="no text in .*: 1 binary"):
+        read_text([tmp_path])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_permission_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "a.txt").chmod(0)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        read_text([tmp_path])
