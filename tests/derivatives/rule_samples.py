@@ -6,6 +6,7 @@ or softmax stay whole), or one level lower for the ops that are reached only the
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,9 +56,11 @@ def samples_of(op: OpOverload, own: Iterable[Sample] = (), entries: Iterable[str
 
 @cache
 def _entries_named(name: str) -> tuple[str, ...]:
-    return tuple(
-        sorted({entry.name for entry in op_db if name in _names(entry) and not entry.name.startswith("sparse.")})
-    )
+    return tuple(sorted({entry.name for entry in op_db if name in _names(entry) and _is_ours(entry)}))
+
+
+def _is_ours(entry: OpInfo) -> bool:
+    return torch.float64 in entry.supported_dtypes("cpu") and not entry.name.startswith("sparse.")
 
 
 def _names(entry: OpInfo) -> Iterator[str]:
@@ -70,16 +73,17 @@ def _names(entry: OpInfo) -> Iterator[str]:
 @cache
 def _recorded(name: str) -> tuple[Mapping[OpOverload, list[Sample]], Mapping[OpOverload, list[Sample]]]:
     """Calls that the float64 samples of one `op_db` entry make: as export sees them, and below autograd."""
-    entries = [entry for entry in op_db if entry.name == name and torch.float64 in entry.supported_dtypes("cpu")]
+    entries = [entry for entry in op_db if entry.name == name and _is_ours(entry)]
     if not entries:
         raise LookupError(f"op_db has no float64 entry {name!r}")
     above, below = _Above(), _Below()
-    for entry in entries:
-        for drawn in entry.sample_inputs("cpu", torch.float64, requires_grad=True):
-            sample = drawn.transform(lambda value: value.detach() if isinstance(value, torch.Tensor) else value)
-            torch.manual_seed(0)
-            with enable_python_dispatcher(), below, above:
-                entry.op(sample.input, *sample.args, **sample.kwargs)
+    with warnings.catch_warnings(action="ignore"):  # of torch's own, about its own samples
+        for entry in entries:
+            for drawn in entry.sample_inputs("cpu", torch.float64, requires_grad=True):
+                sample = drawn.transform(lambda value: value.detach() if isinstance(value, torch.Tensor) else value)
+                torch.manual_seed(0)
+                with enable_python_dispatcher(), below, above:
+                    entry.op(sample.input, *sample.args, **sample.kwargs)
     return above.calls, below.calls
 
 

@@ -16,6 +16,8 @@ OWN = [
         call(op, X, -1.7)
         for op in (aten.mul.Scalar, aten.div.Scalar, aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor)
     ),
+    *(call(aten.div.Scalar_mode, X, -1.7, rounding_mode=mode) for mode in (None, "floor", "trunc")),
+    *(call(aten.div.Tensor_mode, X, Y, rounding_mode=mode) for mode in (None, "floor", "trunc")),
     call(aten.mul.Tensor, X, torch.arange(4)),
     call(aten.div.Tensor, X, torch.arange(1, 5)),
     call(aten.pow.Tensor_Tensor, X.abs() + 0.1, torch.arange(4)),

@@ -9,6 +9,7 @@ from chainrule.derivatives import (
     einsum,
     elementwise,
     embedding,
+    flat,
     indexing,
     matmul,
     normalization,
@@ -29,5 +30,6 @@ FAMILIES = (
     indexing,
     embedding,
     normalization,
+    flat,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)

@@ -114,6 +114,28 @@ def div_scalar(g: Tensor, y: Tensor, other: float) -> Mapping[str, Tensor]:
     return {"self": g / other}
 
 
+def _rounded_div_frozen(at: Mapping[str, Any], self: Tensor, other: Any, rounding_mode: str | None) -> Any:
+    return torch.div(self, other) if rounding_mode is None else at["y"]
+
+
+def _rounded_div_jvp(y: Tensor, t: Tangents, other: Tensor, rounding_mode: str | None) -> Tensor:
+    return _div_jvp(y, t, other) if rounding_mode is None else torch.zeros_like(y)
+
+
+@rules.vjp(aten.div.Tensor_mode, jvp=_rounded_div_jvp, frozen=_rounded_div_frozen)
+def rounded_div(g: Tensor, y: Tensor, other: Tensor, rounding_mode: str | None) -> Mapping[str, Tensor]:
+    """y = round(self / other)  dy/dself = 0                dy/dother = 0               (div's, if not rounded)"""
+    if rounding_mode is None:
+        return div(g, y, other)
+    return {"self": torch.zeros_like(g), "other": torch.zeros_like(g)}
+
+
+@rules.vjp(aten.div.Scalar_mode, jvp=_rounded_div_jvp, frozen=_rounded_div_frozen)
+def rounded_div_scalar(g: Tensor, y: Tensor, other: float, rounding_mode: str | None) -> Mapping[str, Tensor]:
+    """y = round(self / other)  dy/dself = 0                (1 / other, if not rounded)"""
+    return {"self": g / other if rounding_mode is None else torch.zeros_like(g)}
+
+
 @rules.vjp(aten.addcmul.default, linear_in=("self", "tensor1", "tensor2"))
 def addcmul(g: Tensor, y: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Mapping[str, Tensor]:
     """y = self + c a b         dy/dself = 1        dy/da = c b         dy/db = c a"""

@@ -41,8 +41,7 @@ def _embedding_frozen(
     share = _share(weight, indices, padding_idx, scale_grad_by_freq)
     if share is None:
         return weight[indices]
-    y: Tensor = at["y"]
-    return y + (weight - at["weight"])[indices] * share[..., None]
+    return torch.add(at["y"], (weight - at["weight"])[indices] * share[..., None])
 
 
 def _embedding_jvp(
