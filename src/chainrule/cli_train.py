@@ -21,7 +21,7 @@ def train(
     *,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  a frozen dataclass
     resume: Path | None = None,
-    print_config: bool = False,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a Transformer language model on text: preflight, training, a sample, a report.
 
