@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -63,27 +62,19 @@ def numerical(
     import torch
 
     from chainrule.autodiff import value_and_grad
-    from chainrule.capture import capture, first_batch, promote
+    from chainrule.capture import capture, promote
+    from chainrule.checks.subject import first_batch
+    from chainrule.compare.entries import find_parameter
 
     graph = promote(capture(setup.model, setup.loss, first_batch(setup)), torch.float64)
-    exact = value_and_grad(graph)[1]
-    gradient = exact[known_parameter(parameter, exact)]
+    parameter = find_parameter(graph, parameter).path
+    gradient = value_and_grad(graph)[1][parameter]
     indices = chosen(tuple(gradient.shape), rows, columns)
     if sweep:
         show_sweep(graph, parameter, gradient, indices)
     else:
         show_table(graph, parameter, gradient, indices, method, h)
     return 0
-
-
-def known_parameter(name: str, known: Iterable[str]) -> str:
-    """`name`, if the model has a trainable parameter of that name. Raises ConfigError with the nearest otherwise."""
-    names = list(known)
-    if name in names:
-        return name
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:8])}"
-    raise ConfigError(f"the model has no trainable parameter {name!r}; {hint}")
 
 
 def chosen(shape: tuple[int, ...], rows: str, columns: str) -> list[Index]:
@@ -120,7 +111,8 @@ def show_table(graph: Graph, name: str, exact: Tensor, indices: list[Index], met
         print(line)
     worst = max(abs(float(found.gradient[i] - exact[i])) for i in indices)
     scale = float(exact.norm())
-    print(f"\n{len(indices):,} elements, {found.evaluations:,} evaluations of the loss, {seconds:.2f} s")
+    print(f"\n{found.reason}")
+    print(f"{len(indices):,} elements, {found.evaluations:,} evaluations of the loss, {seconds:.2f} s")
     print(
         f"largest difference {worst:.1e}"
         + (f", {worst / scale:.1e} of the gradient's norm {scale:.3e}" if scale else "")
