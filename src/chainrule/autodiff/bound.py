@@ -32,7 +32,7 @@ def rule_bound(rule: Rule, g: Any, y: Any, arguments: Mapping[str, Any]) -> Mapp
         return call_by_name(rule.abs_bound, arguments, g, y)  # type: ignore[no-any-return]
     if rule.local is not None:
         slope = call_by_name(rule.local, arguments, y)
-        return {"self": g * (slope.abs() if isinstance(slope, Tensor) else abs(slope))}
+        return {"self": g * (_absolute(slope) if isinstance(slope, Tensor) else abs(slope))}
     return rule.gradients(g, _absolute(y), {name: _absolute(value) for name, value in arguments.items()})
 
 
