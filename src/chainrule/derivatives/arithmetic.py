@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.derivatives.partials import partials
+from chainrule.derivatives.pointwise import pointwise
 from chainrule.derivatives.rule import Rules
 
 aten = torch.ops.aten
@@ -142,22 +142,23 @@ def addcmul(g: Tensor, y: Tensor, tensor1: Tensor, tensor2: Tensor, value: float
     return {"self": g, "tensor1": g * tensor2 * value, "tensor2": g * tensor1 * value}
 
 
-@partials(rules, aten.addcdiv.default, linear_in=("self", "tensor1"), domain=lambda tensor2: tensor2 != 0)
-def addcdiv(y: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Mapping[str, Any]:
+@pointwise(rules, aten.addcdiv.default, linear_in=("self", "tensor1"), domain=lambda tensor2: tensor2 != 0)
+def addcdiv(g: Tensor, y: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Mapping[str, Tensor]:
     """y = self + c a / b       dy/dself = 1        dy/da = c / b       dy/db = −c a / b²"""
-    return {"self": 1, "tensor1": value / tensor2, "tensor2": -value * tensor1 / (tensor2 * tensor2)}
+    by_ratio = value * g / tensor2
+    return {"self": g, "tensor1": by_ratio, "tensor2": -by_ratio * tensor1 / tensor2}
 
 
-@partials(rules, aten.lerp.Tensor, linear_in=("self", "end", "weight"))
-def lerp(y: Tensor, self: Tensor, end: Tensor, weight: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.lerp.Tensor, linear_in=("self", "end", "weight"))
+def lerp(g: Tensor, y: Tensor, self: Tensor, end: Tensor, weight: Tensor) -> Mapping[str, Tensor]:
     """y = self + w (end − self)    dy/dself = 1 − w    dy/dend = w     dy/dw = end − self"""
-    return {"self": 1 - weight, "end": weight, "weight": end - self}
+    return {"self": g * (1 - weight), "end": g * weight, "weight": g * (end - self)}
 
 
-@partials(rules, aten.lerp.Scalar, linear_in=("self", "end"))
-def lerp_scalar(y: Tensor, weight: float) -> Mapping[str, float]:
+@pointwise(rules, aten.lerp.Scalar, linear_in=("self", "end"))
+def lerp_scalar(g: Tensor, y: Tensor, weight: float) -> Mapping[str, Tensor]:
     """y = self + w (end − self)    dy/dself = 1 − w    dy/dend = w"""
-    return {"self": 1 - weight, "end": weight}
+    return {"self": g * (1 - weight), "end": g * weight}
 
 
 # --- powers and logarithms --------------------------------------------------------------------------------------------
@@ -181,17 +182,17 @@ def _pow_slope(y: Tensor, base: Tensor, exponent: Tensor) -> Tensor:
     return torch.where((base == 0) & (exponent >= 0), 0, y * base.to(y.dtype).log())
 
 
-@partials(rules, aten.pow.Tensor_Tensor, domain=lambda self: self > 0)
-def pow_tensor(y: Tensor, self: Tensor, exponent: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.pow.Tensor_Tensor, domain=lambda self: self > 0)
+def pow_tensor(g: Tensor, y: Tensor, self: Tensor, exponent: Tensor) -> Mapping[str, Tensor]:
     """y = self^n               dy/dself = n self^(n − 1)       dy/dn = y ln self"""
     by_base = torch.where(exponent == 0, 0, exponent * self.pow(exponent - 1))
-    return {"self": by_base, "exponent": _pow_slope(y, self, exponent)}
+    return {"self": g * by_base, "exponent": g * _pow_slope(y, self, exponent)}
 
 
-@partials(rules, aten.pow.Scalar)
-def pow_base(y: Tensor, self: float, exponent: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.pow.Scalar)
+def pow_base(g: Tensor, y: Tensor, self: float, exponent: Tensor) -> Mapping[str, Tensor]:
     """y = self^n               dy/dn = y ln self"""
-    return {"exponent": _pow_slope(y, torch.full_like(exponent, self), exponent)}
+    return {"exponent": g * _pow_slope(y, torch.full_like(exponent, self), exponent)}
 
 
 def _xlogy_slope(y: Tensor, self: Tensor, other: Tensor) -> Tensor:
@@ -199,48 +200,49 @@ def _xlogy_slope(y: Tensor, self: Tensor, other: Tensor) -> Tensor:
     return torch.where((self == 0) & (other <= 0), 0, other.to(y.dtype).log())
 
 
-@partials(rules, aten.xlogy.Tensor, linear_in=("self",), domain=lambda other: other > 0)
-def xlogy(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.xlogy.Tensor, linear_in=("self",), domain=lambda other: other > 0)
+def xlogy(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = self ln other        dy/dself = ln other     dy/dother = self / other"""
-    return {"self": _xlogy_slope(y, self, other), "other": self / other}
+    return {"self": g * _xlogy_slope(y, self, other), "other": g * self / other}
 
 
-@partials(rules, aten.xlogy.Scalar_Other, linear_in=("self",))
-def xlogy_scalar(y: Tensor, self: Tensor, other: float) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.xlogy.Scalar_Other, linear_in=("self",))
+def xlogy_scalar(g: Tensor, y: Tensor, self: Tensor, other: float) -> Mapping[str, Tensor]:
     """y = self ln other        dy/dself = ln other"""
-    return {"self": _xlogy_slope(y, self, torch.full_like(self, other))}
+    return {"self": g * _xlogy_slope(y, self, torch.full_like(self, other))}
 
 
-@partials(rules, aten.xlogy.Scalar_Self, domain=lambda other: other > 0)
-def xlogy_factor(y: Tensor, self: float, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.xlogy.Scalar_Self, domain=lambda other: other > 0)
+def xlogy_factor(g: Tensor, y: Tensor, self: float, other: Tensor) -> Mapping[str, Tensor]:
     """y = self ln other        dy/dother = self / other"""
-    return {"other": self / other}
+    return {"other": g * self / other}
 
 
-@partials(rules, aten.logaddexp.default)
-def logaddexp(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.logaddexp.default)
+def logaddexp(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = ln(exp a + exp b)    dy/da = σ(a − b)    dy/db = σ(b − a)"""
-    return {"self": torch.sigmoid(self - other), "other": torch.sigmoid(other - self)}
+    return {"self": g * torch.sigmoid(self - other), "other": g * torch.sigmoid(other - self)}
 
 
-@partials(rules, aten.logaddexp2.default)
-def logaddexp2(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.logaddexp2.default)
+def logaddexp2(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = log₂(2^a + 2^b)      dy/da = σ((a − b) ln 2)     dy/db = σ((b − a) ln 2)"""
-    return {"self": torch.sigmoid((self - other) * math.log(2)), "other": torch.sigmoid((other - self) * math.log(2))}
+    difference = (self - other) * math.log(2)
+    return {"self": g * torch.sigmoid(difference), "other": g * torch.sigmoid(-difference)}
 
 
 # --- geometry ---------------------------------------------------------------------------------------------------------
 
 
-@partials(rules, aten.atan2.default, domain=lambda self, other: (self != 0) | (other != 0))
-def atan2(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.atan2.default, domain=lambda self, other: (self != 0) | (other != 0))
+def atan2(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = arctan(a / b)        dy/da = b / r²      dy/db = −a / r²,    r² = a² + b²    (0 at r = 0, as PyTorch)"""
     squared = self * self + other * other
     inverse = torch.where(squared == 0, 0, 1 / squared)
-    return {"self": other * inverse, "other": -self * inverse}
+    return {"self": g * other * inverse, "other": -g * self * inverse}
 
 
-@partials(rules, aten.hypot.default, domain=lambda self, other: (self != 0) | (other != 0))
-def hypot(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.hypot.default, domain=lambda self, other: (self != 0) | (other != 0))
+def hypot(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = √(a² + b²)           dy/da = a / y       dy/db = b / y"""
-    return {"self": self / y, "other": other / y}
+    return {"self": g * self / y, "other": g * other / y}

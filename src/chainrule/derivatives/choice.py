@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.derivatives.partials import partials
+from chainrule.derivatives.pointwise import pointwise
 from chainrule.derivatives.rule import Rules
 
 aten = torch.ops.aten
@@ -75,9 +75,9 @@ def absolute(y: Tensor, self: Tensor) -> Tensor:
     return self.sign()
 
 
-def _share(wins: Tensor, ties: Tensor, like: Tensor) -> Tensor:
-    """1 where it wins, 1/2 where it ties, 0 elsewhere."""
-    return torch.where(ties, torch.full_like(like, 0.5), wins)
+def _share(g: Tensor, wins: Tensor, ties: Tensor) -> Tensor:
+    """g where it wins, g/2 where it ties, 0 elsewhere."""
+    return torch.where(ties, g / 2, g * wins)
 
 
 def _tie(self: Tensor, other: Tensor) -> Tensor:
@@ -89,11 +89,11 @@ def _maximum_frozen(at: At, self: Tensor, other: Tensor) -> Tensor:
     return torch.where(a == b, (self + other) / 2, torch.where(a > b, self, other))
 
 
-@partials(rules, aten.maximum.default, aten.max.other, kink=_tie, frozen=_maximum_frozen)
-def maximum(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.maximum.default, aten.max.other, kink=_tie, frozen=_maximum_frozen)
+def maximum(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = max(a, b)            dy/da = [a > b]     dy/db = [b > a]     (1/2 each at a tie, as PyTorch)"""
     ties = self == other
-    return {"self": _share(self > other, ties, y), "other": _share(other > self, ties, y)}
+    return {"self": _share(g, self > other, ties), "other": _share(g, other > self, ties)}
 
 
 def _minimum_frozen(at: At, self: Tensor, other: Tensor) -> Tensor:
@@ -101,33 +101,33 @@ def _minimum_frozen(at: At, self: Tensor, other: Tensor) -> Tensor:
     return torch.where(a == b, (self + other) / 2, torch.where(a < b, self, other))
 
 
-@partials(rules, aten.minimum.default, aten.min.other, kink=_tie, frozen=_minimum_frozen)
-def minimum(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.minimum.default, aten.min.other, kink=_tie, frozen=_minimum_frozen)
+def minimum(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = min(a, b)            dy/da = [a < b]     dy/db = [b < a]     (1/2 each at a tie, as PyTorch)"""
     ties = self == other
-    return {"self": _share(self < other, ties, y), "other": _share(other < self, ties, y)}
+    return {"self": _share(g, self < other, ties), "other": _share(g, other < self, ties)}
 
 
 def _fmax_frozen(at: At, self: Tensor, other: Tensor) -> Tensor:
     return torch.where(at["self"] >= at["other"], self, other)
 
 
-@partials(rules, aten.fmax.default, kink=_tie, frozen=_fmax_frozen)
-def fmax(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.fmax.default, kink=_tie, frozen=_fmax_frozen)
+def fmax(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = max(a, b), never nan    dy/da = [a ≥ b]     dy/db = [b > a]     (a takes a tie, as PyTorch)"""
     first = (self >= other) | other.isnan()
-    return {"self": first, "other": ~first}
+    return {"self": g * first, "other": g * ~first}
 
 
 def _fmin_frozen(at: At, self: Tensor, other: Tensor) -> Tensor:
     return torch.where(at["self"] <= at["other"], self, other)
 
 
-@partials(rules, aten.fmin.default, kink=_tie, frozen=_fmin_frozen)
-def fmin(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.fmin.default, kink=_tie, frozen=_fmin_frozen)
+def fmin(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = min(a, b), never nan    dy/da = [a ≤ b]     dy/db = [b < a]     (a takes a tie, as PyTorch)"""
     first = (self <= other) | other.isnan()
-    return {"self": first, "other": ~first}
+    return {"self": g * first, "other": g * ~first}
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------------
@@ -160,14 +160,14 @@ def clamp(y: Tensor, self: Tensor, min: Bound, max: Bound) -> Tensor:
     return _within(self, min, max)
 
 
-@partials(rules, aten.clamp.Tensor, kink=_clamp_kink, frozen=_clamp_frozen)
-def clamp_tensor(y: Tensor, self: Tensor, min: Bound, max: Bound) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.clamp.Tensor, kink=_clamp_kink, frozen=_clamp_frozen)
+def clamp_tensor(g: Tensor, y: Tensor, self: Tensor, min: Bound, max: Bound) -> Mapping[str, Tensor]:
     """y = min(max(self, a), b)     dy/dself = [a ≤ self ≤ b]   dy/da = [self < a < b]  dy/db = [self > b or a > b]"""
-    found = {"self": _within(self, min, max)}
+    found = {"self": g * _within(self, min, max)}
     if min is not None:
-        found["min"] = (self < min) if max is None else (self < min) & torch.as_tensor(min < max)
+        found["min"] = g * (self < min) if max is None else g * (self < min) * (min < max)
     if max is not None:
-        found["max"] = _over(self, min, max)
+        found["max"] = g * _over(self, min, max)
     return found
 
 
@@ -185,10 +185,10 @@ def clamp_min(y: Tensor, self: Tensor, min: float) -> Tensor:
     return self >= min
 
 
-@partials(rules, aten.clamp_min.Tensor, kink=_clamp_min_kink, frozen=_clamp_min_frozen)
-def clamp_min_tensor(y: Tensor, self: Tensor, min: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.clamp_min.Tensor, kink=_clamp_min_kink, frozen=_clamp_min_frozen)
+def clamp_min_tensor(g: Tensor, y: Tensor, self: Tensor, min: Tensor) -> Mapping[str, Tensor]:
     """y = max(self, a)         dy/dself = [self ≥ a]       dy/da = [self < a]"""
-    return {"self": self >= min, "min": self < min}
+    return {"self": g * (self >= min), "min": g * (self < min)}
 
 
 def _clamp_max_kink(self: Tensor, max: Bound) -> Tensor:
@@ -205,10 +205,10 @@ def clamp_max(y: Tensor, self: Tensor, max: float) -> Tensor:
     return self <= max
 
 
-@partials(rules, aten.clamp_max.Tensor, kink=_clamp_max_kink, frozen=_clamp_max_frozen)
-def clamp_max_tensor(y: Tensor, self: Tensor, max: Tensor) -> Mapping[str, Tensor]:
+@pointwise(rules, aten.clamp_max.Tensor, kink=_clamp_max_kink, frozen=_clamp_max_frozen)
+def clamp_max_tensor(g: Tensor, y: Tensor, self: Tensor, max: Tensor) -> Mapping[str, Tensor]:
     """y = min(self, b)         dy/dself = [self ≤ b]       dy/db = [self > b]"""
-    return {"self": self <= max, "max": self > max}
+    return {"self": g * (self <= max), "max": g * (self > max)}
 
 
 def _nan_to_num_frozen(at: At, self: Tensor) -> Tensor:
@@ -236,20 +236,20 @@ def _fmod_frozen(at: At, self: Tensor, other: Bound) -> Tensor:
     return torch.sub(self, other * _whole(at["self"], at["other"], "trunc"))
 
 
-@partials(rules, aten.fmod.Tensor, kink=_ratio_is_whole, frozen=_fmod_frozen)
-def fmod(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Any]:
+@pointwise(rules, aten.fmod.Tensor, kink=_ratio_is_whole, frozen=_fmod_frozen)
+def fmod(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = a − b trunc(a/b)     dy/da = 1       dy/db = −trunc(a/b)"""
-    return {"self": 1, "other": -_whole(self, other, "trunc")}
+    return {"self": g, "other": -g * _whole(self, other, "trunc")}
 
 
 def _remainder_frozen(at: At, self: Tensor, other: Bound) -> Tensor:
     return torch.sub(self, other * _whole(at["self"], at["other"], "floor"))
 
 
-@partials(rules, aten.remainder.Tensor, kink=_ratio_is_whole, frozen=_remainder_frozen)
-def remainder(y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Any]:
+@pointwise(rules, aten.remainder.Tensor, kink=_ratio_is_whole, frozen=_remainder_frozen)
+def remainder(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = a − b floor(a/b)     dy/da = 1       dy/db = −floor(a/b)"""
-    return {"self": 1, "other": -_whole(self, other, "floor")}
+    return {"self": g, "other": -g * _whole(self, other, "floor")}
 
 
 def _same_jvp(y: Tensor, t: Tangents) -> Tensor:
