@@ -39,7 +39,8 @@ class Tape:
     graph         what forward did, as nodes like export's, in the order in which they ran; the forwards of custom
                   autograd.Functions inlined
     values        what each leaf and node held, by name
-    adjoints      dL/dvalue that the user's autograd produced, for every value whose tensor took part in it
+    adjoints      dL/dvalue that the user's autograd produced, for every value whose tensor took part in it; zero where
+                  the backward brought nothing
     applications  the custom autograd.Functions, in order
     loss          the loss
     """
@@ -128,6 +129,11 @@ def _tape(
     graph = Graph(leaves, nodes, mutated.pop(""), "tape", tuple(dict.fromkeys(book.notes)), mutated)
     values = {name: value for name, value in book.values.items() if name in names}
     recorded = {ref: adjoint for ref, adjoint in adjoints.recorded.items() if ref.name in names}
+    # A path that the user's backward cuts leaves no trace but this: a zero, which costs no memory.
+    for ref in adjoints.unreached():
+        if ref.name in names:
+            value = values[ref.name] if ref.index is None else values[ref.name][ref.index]
+            recorded[ref] = torch.zeros((), dtype=value.dtype, device=value.device).expand(value.shape)
     return Tape(graph, values, recorded, applications, loss.detach())
 
 

@@ -74,6 +74,10 @@ class Adjoints:
             dense = grad.detach().to_dense() if grad.layout is not torch.strided else grad.detach().clone()
             self.recorded[name] = self.recorded[name] + dense if name in self.recorded else dense
 
+    def unreached(self) -> set[Ref]:
+        """Values that take part in autograd and to which the backward brought nothing: their adjoint is zero."""
+        return self._watched - self.recorded.keys()
+
     def _receive(self, ref: Ref, grad: Tensor) -> None:
         self.listen(ref, grad)
 
