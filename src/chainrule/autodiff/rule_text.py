@@ -61,7 +61,9 @@ class RuleText:
 
     def _need(self, name: str, value: Any) -> str:
         """Make sure that `name` is defined in the text as it is in the rule's file; returns the name to write."""
-        if isinstance(value, ModuleType):
+        if name == "aten":  # a namespace, not a module that could be imported
+            self._texts.setdefault(name, "aten = torch.ops.aten")
+        elif isinstance(value, ModuleType):
             self._imports.add(f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}")
         elif isinstance(value, OpOverload):
             return f"torch.ops.{value}"
@@ -69,8 +71,6 @@ class RuleText:
             return self._function(value)
         elif isinstance(value, (bool, int, float, str, tuple, type(None))):
             self._texts.setdefault(name, f"{name} = {value!r}")
-        elif name == "aten":
-            self._texts.setdefault(name, "aten = torch.ops.aten")
         elif (module := getattr(value, "__module__", None)) and not module.startswith(HOME):
             self._imports.add(f"from {module} import {name}")
         return name

@@ -91,7 +91,7 @@ def _threshold_frozen(at: At, self: Tensor, threshold: float, value: float) -> T
 
 
 @rules.local(aten.threshold.default, kink=lambda self, threshold: self == threshold, frozen=_threshold_frozen)
-def threshold(y: Tensor, self: Tensor, threshold: float) -> Tensor:
+def above_threshold(y: Tensor, self: Tensor, threshold: float) -> Tensor:
     """y = self if self > threshold else value      dy/dself = [self > threshold]"""
     return self > threshold
 

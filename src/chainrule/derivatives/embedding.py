@@ -7,7 +7,6 @@ derivative of forward; `frozen` is the function of which it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,79 +71,97 @@ def embedding(
 # --- pooled -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Bags:
-    """The sums that make the bags: y_b = Σ over the look-ups n of bag b, of factor_n weight[index_n].
-
-    factor  1, the look-up's own weight, or 1 / size of the bag; 0 for padding
-    share   the part of its gradient that a look-up passes on
-    size    of each bag (B); the others are per look-up (N)
-    """
-
-    index: Tensor
-    bag: Tensor
-    kept: Tensor
-    factor: Tensor
-    share: Tensor | float
-    size: Tensor
-
-    def pool(self, weight_VD: Tensor, factor_N: Tensor) -> Tensor:
-        rows_ND = weight_VD[self.index] * factor_N[:, None]
-        return rows_ND.new_zeros(self.size.shape[0], rows_ND.shape[1]).index_add(0, self.bag, rows_ND)
-
-    def largest(self, weight_VD: Tensor, row_BD: Tensor) -> Tensor:
-        return torch.where(self.size[:, None] > 0, weight_VD.gather(0, row_BD), 0)
-
-
-def _bags(y: Outputs, arguments: Mapping[str, Any]) -> _Bags:
-    """The bags, from the arguments: some of PyTorch's paths leave forward's own second and third output empty."""
-    index_N, weights_N, weight_VD = arguments["indices"], arguments["per_sample_weights"], arguments["weight"]
-    padding = arguments["padding_idx"]
-    offsets = arguments["offsets"][:-1] if arguments["include_last_offset"] else arguments["offsets"]
+def _bag_of(index_N: Tensor, offsets: Tensor, include_last_offset: bool) -> Tensor:
+    """The bag of each look-up: the last one that starts at or before it. PyTorch's own output of it may be empty."""
+    starts_B = offsets[:-1] if include_last_offset else offsets
     places_N = torch.arange(index_N.shape[0], device=offsets.device, dtype=offsets.dtype)
-    bag_N = torch.searchsorted(offsets.contiguous(), places_N, right=True) - 1
-    kept_N = torch.ones_like(index_N) if padding is None else index_N != padding % weight_VD.shape[0]
-    kept_N = kept_N.to(weight_VD.dtype)
-    size_B = kept_N.new_zeros(y[0].shape[0]).index_add(0, bag_N, kept_N)
-    factor_N = kept_N if weights_N is None else kept_N * weights_N
-    if arguments["mode"] == MEAN:
-        factor_N = kept_N / size_B.clamp(min=1)[bag_N]
+    return torch.searchsorted(starts_B.contiguous(), places_N, right=True) - 1
+
+
+def _kept(index_N: Tensor, weight_VD: Tensor, padding_idx: int | None) -> Tensor:
+    """1 for each look-up, 0 for padding; a negative row counts from the last one."""
+    if padding_idx is None:
+        return torch.ones_like(index_N, dtype=weight_VD.dtype)
+    return (index_N != padding_idx % weight_VD.shape[0]).to(weight_VD.dtype)
+
+
+def _sizes(y: Outputs, bag_N: Tensor, kept_N: Tensor) -> Tensor:
+    return kept_N.new_zeros(y[0].shape[0]).index_add(0, bag_N, kept_N)
+
+
+def _factors(y: Outputs, bag_N: Tensor, kept_N: Tensor, mode: int, weights_N: Tensor | None) -> Tensor:
+    """What each look-up is multiplied by in its bag: 1, its own weight, or 1 / size of the bag; 0 for padding."""
+    if mode == MEAN:
+        return kept_N / _sizes(y, bag_N, kept_N).clamp(min=1)[bag_N]
+    return kept_N if weights_N is None else kept_N * weights_N
+
+
+def _pool(y: Outputs, rows_ND: Tensor, factor_N: Tensor, bag_N: Tensor) -> Tensor:
+    """Σ over the look-ups of each bag of factor · row."""
+    return rows_ND.new_zeros(y[0].shape).index_add(0, bag_N, rows_ND * factor_N[:, None])
+
+
+def _largest(y: Outputs, weight_VD: Tensor, bag_N: Tensor, kept_N: Tensor) -> Tensor:
+    """The entries of the weight that were the largest of their bag and column; 0 for an empty bag."""
+    return torch.where(_sizes(y, bag_N, kept_N)[:, None] > 0, weight_VD.gather(0, y[3]), 0)
+
+
+def _moved(y: Outputs, weight_VD: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """What is linear in the weight of the output, and has PyTorch's gradient."""
+    index_N, given = arguments["indices"], arguments["per_sample_weights"]
+    bag_N = _bag_of(index_N, arguments["offsets"], arguments["include_last_offset"])
+    kept_N = _kept(index_N, weight_VD, arguments["padding_idx"])
+    if arguments["mode"] == MAX:
+        return _largest(y, weight_VD, bag_N, kept_N)
+    factor_N = _factors(y, bag_N, kept_N, arguments["mode"], given)
     share_N = _share(weight_VD, index_N, -1, arguments["scale_grad_by_freq"])
-    return _Bags(index_N, bag_N, kept_N, factor_N, 1.0 if share_N is None else share_N, size_B)
+    return _pool(y, weight_VD[index_N], factor_N if share_N is None else factor_N * share_N, bag_N)
 
 
 def _bag_frozen(at: At, **arguments: Any) -> Outputs:
     """The largest at the rows where they are at the base point; else sums, a share of which moves with the weight."""
-    y, weight_VD, bags = at["y"], arguments["weight"], _bags(at["y"], arguments)
-    if arguments["mode"] == MAX:
-        return (bags.largest(weight_VD, y[3]), *y[1:])
-    still = bags.pool(at["weight"], bags.factor)
-    return (still + bags.pool(weight_VD - at["weight"], bags.factor * bags.share), *y[1:])
+    y = at["y"]
+    if not arguments["scale_grad_by_freq"]:
+        return (_moved(y, arguments["weight"], arguments), *y[1:])
+    still = _moved(y, at["weight"], {**arguments, "scale_grad_by_freq": False})
+    return (still + _moved(y, arguments["weight"] - at["weight"], arguments), *y[1:])
 
 
 def _bag_jvp(y: Outputs, t: Mapping[str, Tensor], **arguments: Any) -> Outputs:
-    bags, moved = _bags(y, arguments), torch.zeros_like(y[0])
-    if "weight" in t and arguments["mode"] == MAX:
-        moved = bags.largest(t["weight"], y[3])
-    elif "weight" in t:
-        moved = bags.pool(t["weight"], bags.factor * bags.share)
+    moved = _moved(y, t.get("weight", torch.zeros_like(arguments["weight"])), arguments)
     if "per_sample_weights" in t:
-        moved = moved + bags.pool(arguments["weight"], bags.kept * t["per_sample_weights"])
+        plain = {**arguments, "per_sample_weights": t["per_sample_weights"], "scale_grad_by_freq": False}
+        moved = moved + _moved(y, arguments["weight"], plain)
     return moved, torch.zeros_like(y[1]), torch.zeros_like(y[2]), torch.zeros_like(y[3])
 
 
 @rules.vjp(aten.embedding_bag.padding_idx, nondiff=("indices", "offsets"), frozen=_bag_frozen, jvp=_bag_jvp)
-def embedding_bag(g: Outputs, y: Outputs, **arguments: Any) -> Mapping[str, Tensor | None]:
+def embedding_bag(
+    g: Outputs,
+    y: Outputs,
+    weight_VD: Tensor,
+    indices_N: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    per_sample_weights_N: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> Mapping[str, Tensor | None]:
     """y_b = Σ_n w_n weight[index_n]    dL/dweight[index_n] += w_n g_b      dL/dw_n = g_b · weight[index_n]     (n in b)
 
     The mean has w_n = 1 / size of the bag; the largest of each column is one entry, and its row gets g.
     """
-    weight_VD, bags = arguments["weight"], _bags(y, arguments)
-    rows_VD = g[0].new_zeros(weight_VD.shape)
-    if arguments["mode"] == MAX:
-        taken_BD = torch.where(bags.size[:, None] > 0, g[0], 0)
-        return {"weight": rows_VD.scatter_add(0, y[3], taken_BD), "per_sample_weights": None}
-    g_ND = g[0][bags.bag]
-    by_weight = rows_VD.index_add(0, bags.index, g_ND * (bags.factor * bags.share)[:, None])
-    by_factor = (g_ND * weight_VD[bags.index]).sum(1) * bags.kept
-    return {"weight": by_weight, "per_sample_weights": None if arguments["per_sample_weights"] is None else by_factor}
+    bag_N, kept_N = _bag_of(indices_N, offsets, include_last_offset), _kept(indices_N, weight_VD, padding_idx)
+    rows_VD = torch.zeros_like(weight_VD)
+    if mode == MAX:
+        taken_BD = torch.where(_sizes(y, bag_N, kept_N)[:, None] > 0, g[0], 0)
+        return {"weight": rows_VD.scatter_add(0, y[3], taken_BD)}
+    g_ND = g[0][bag_N]
+    factor_N = _factors(y, bag_N, kept_N, mode, per_sample_weights_N)
+    share_N = _share(weight_VD, indices_N, -1, scale_grad_by_freq)
+    scaled_ND = g_ND * (factor_N if share_N is None else factor_N * share_N)[:, None]
+    by_weight = rows_VD.index_add(0, indices_N, scaled_ND)
+    if per_sample_weights_N is None:
+        return {"weight": by_weight}
+    return {"weight": by_weight, "per_sample_weights": (g_ND * weight_VD[indices_N]).sum(1) * kept_N}

@@ -18,7 +18,7 @@ SELF = ("self",)
 
 
 @rules.vjp(aten.index.Tensor, aten._unsafe_index.Tensor, nondiff=("indices",), linear_in=SELF)
-def index(g: Tensor, y: Tensor, self: Tensor, indices: Indices) -> Mapping[str, Tensor]:
+def index_tensors(g: Tensor, y: Tensor, self: Tensor, indices: Indices) -> Mapping[str, Tensor]:
     """y = self[indices]                    dL/dself = 0, plus g at [indices]"""
     return {"self": aten.index_put(g.new_zeros(self.shape), indices, g, True)}
 

@@ -21,7 +21,7 @@ def constant_pad(g: Tensor, y: Tensor, pad: Sequence[int]) -> Mapping[str, Tenso
 
 
 @rules.vjp(aten.pad.default, linear_in=SELF)
-def pad(g: Tensor, y: Tensor, self: Tensor, pad: Sequence[int], mode: str) -> Mapping[str, Tensor]:
+def pad_by_mode(g: Tensor, y: Tensor, self: Tensor, pad: Sequence[int], mode: str) -> Mapping[str, Tensor]:
     """y = self with a margin around it     dL/dself = Σ over the places of an entry, of g there"""
     if mode == "constant":
         return constant_pad(g, y, pad)

@@ -159,7 +159,7 @@ def swapaxes(g: Tensor, y: Tensor, axis0: int, axis1: int) -> Mapping[str, Tenso
 
 
 @rules.vjp(aten.t.default, aten.numpy_T.default, linear_in=SELF)
-def t(g: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+def transpose_all(g: Tensor, y: Tensor) -> Mapping[str, Tensor]:
     """y = selfᵀ                            dL/dself = gᵀ"""
     return {"self": torch.permute(g, tuple(reversed(range(g.dim()))))}
 
@@ -241,7 +241,7 @@ def unbind(g: Sequence[Tensor], y: Sequence[Tensor], dim: int) -> Mapping[str, T
 
 
 @rules.vjp(aten.slice.Tensor, linear_in=SELF)
-def slice_(
+def cut(
     g: Tensor, y: Tensor, self: Tensor, dim: int, start: int | None, end: int | None, step: int
 ) -> Mapping[str, Tensor]:
     """y = self[start:end:step] along dim   dL/dself = 0, g at [start:end:step]"""
@@ -262,7 +262,7 @@ def select(g: Tensor, y: Tensor, self: Tensor, dim: int, index: int) -> Mapping[
 
 
 @rules.vjp(aten.diagonal.default, linear_in=SELF)
-def diagonal(g: Tensor, y: Tensor, self: Tensor, offset: int, dim1: int, dim2: int) -> Mapping[str, Tensor]:
+def take_diagonal(g: Tensor, y: Tensor, self: Tensor, offset: int, dim1: int, dim2: int) -> Mapping[str, Tensor]:
     """y = a diagonal of self               dL/dself = 0, g on the diagonal"""
     return {"self": torch.diagonal_scatter(g.new_zeros(self.shape), g, offset, dim1, dim2)}
 
