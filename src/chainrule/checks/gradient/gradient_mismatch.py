@@ -53,7 +53,7 @@ from chainrule.compare.residual import Residual, double, residuals
 from chainrule.derivatives import RULES
 from chainrule.errors import CaptureError
 from chainrule.finding import Finding, StageResult, Verdict
-from chainrule.graph import Node, Ref, op_name
+from chainrule.graph import Node, Ref, Source, op_name
 from chainrule.tolerance import AGREEMENT, residual_limits, unit
 
 NAME = "gradient-mismatch"
@@ -150,7 +150,7 @@ def _finding(residual: Residual, node: Node | None, refs: list[Ref], subject: Su
         check=NAME,
         severity="error",
         where=where,
-        source=line_of(node.source if node else None),
+        source=line_of(_source(node, tape)),
         message=_message(residual),
         evidence={
             "node": node.name if node else str(residual.ref),
@@ -180,6 +180,14 @@ def _finding(residual: Residual, node: Node | None, refs: list[Ref], subject: Su
         ),
         reproduce=subject.reproduce(NAME),
     )
+
+
+def _source(node: Node | None, tape: Tape) -> Source | None:
+    """The user's line: of a custom Function the one that applies it, of any other formula its own."""
+    if node is None:
+        return None
+    applied = [application.source for application in tape.applications if node.name in application.nodes]
+    return applied[0] if applied else node.source
 
 
 def _message(residual: Residual) -> str:

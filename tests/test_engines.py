@@ -1,0 +1,89 @@
+"""Three engines train the same model: the loss curves coincide, whichever computes the gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule.engines import chain_rule_engine, numerical_engine
+from chainrule.models.transformer import Transformer
+from chainrule.train.engine import autograd
+from small_models import BatchNormCNN, class_loss, next_token_loss
+
+STEPS = 20
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        tokens = torch.randint(0, 11, (2, 7), generator=generator)
+        yield tokens[:, :-1], tokens[:, 1:].contiguous()
+
+
+def curve(engine) -> list[float]:
+    """Losses of 20 steps of AdamW in float64 on the same batches from the same weights."""
+    generator = torch.Generator().manual_seed(0)
+    model = Transformer(vocabulary=11, layers=1, heads=2, hidden=8, context=6, generator=generator).double()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for batch in batches():
+        optimizer.zero_grad()
+        losses.append(float(engine(model, next_token_loss, batch)))
+        optimizer.step()
+    return losses
+
+
+@pytest.fixture(scope="module")
+def by_autograd():
+    return curve(autograd)
+
+
+def test_the_chain_rule_follows_autograd_to_1e_12(by_autograd):
+    assert by_autograd == pytest.approx(curve(chain_rule_engine()), rel=1e-12)
+
+
+def test_finite_differences_follow_autograd_to_1e_9(by_autograd):
+    assert by_autograd == pytest.approx(curve(numerical_engine()), rel=1e-9)
+
+
+def test_the_curve_moves_so_that_the_agreement_says_something(by_autograd):
+    assert by_autograd[-1] < by_autograd[0] - 0.05
+
+
+def test_gradients_add_up_over_calls_as_those_of_backward_do():
+    model = Transformer(vocabulary=11, layers=1, heads=2, hidden=8, context=6).double()
+    batch = next(batches())
+    engine = chain_rule_engine()
+
+    engine(model, next_token_loss, batch)
+    once = [parameter.grad.clone() for parameter in model.parameters()]
+    engine(model, next_token_loss, batch)
+
+    for single, parameter in zip(once, model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * single)
+
+
+def test_dropout_is_drawn_anew_at_each_step_and_as_autograd_would():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 9), nn.Dropout(0.5), nn.Linear(9, 3)).double()
+    batch = (torch.randn(4, 5).double(), torch.tensor([0, 1, 2, 0]))
+    engine = chain_rule_engine()
+    torch.manual_seed(7)
+    expected = [float(autograd(model, class_loss, batch)) for _ in range(4)]
+    torch.manual_seed(7)
+
+    assert expected == pytest.approx([float(engine(model, class_loss, batch)) for _ in range(4)], rel=1e-12)
+    assert len(set(expected)) == 4
+
+
+def test_batch_norms_running_statistics_move_as_in_forward():
+    ours, theirs = BatchNormCNN(), BatchNormCNN()
+    theirs.load_state_dict(ours.state_dict())
+    batch = (torch.randn(4, 3, 6, 6), torch.tensor([0, 1, 2, 3]))
+
+    chain_rule_engine()(ours, class_loss, batch)
+    class_loss(theirs, batch)
+
+    for (name, expected), actual in zip(theirs.named_buffers(), ours.buffers(), strict=True):
+        torch.testing.assert_close(actual, expected, msg=name)
