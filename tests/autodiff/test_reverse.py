@@ -62,8 +62,9 @@ def test_the_adjoint_system_is_linear_in_what_is_seeded(graph):
     once = reverse(graph, values)
     thrice = reverse(graph, values, seeds={graph.output: 3 * torch.ones_like(loss_of(graph, values))})
 
+    rounding = 1e-14 * max(float(adjoint.abs().max()) for adjoint in once.values())
     for ref, adjoint in once.items():
-        torch.testing.assert_close(thrice[ref], 3 * adjoint, rtol=1e-12, atol=1e-18)
+        torch.testing.assert_close(thrice[ref], 3 * adjoint, rtol=1e-12, atol=rounding)
 
 
 def test_neither_autograd_nor_a_backward_op_runs_in_the_engine(graph):

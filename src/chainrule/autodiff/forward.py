@@ -55,8 +55,13 @@ def push_forward(node: Node, values: Mapping[str, Value], moving: Mapping[Ref, T
 
 def _direction(argument: Any, value: Any, moving: Mapping[Ref, Tensor]) -> Any:
     if isinstance(argument, Ref):
-        return moving[argument]
+        return _laid_out(moving[argument], value)
     return tuple(
         moving[item] if isinstance(item, Ref) and item in moving else torch.zeros_like(part)
         for item, part in zip(argument, value, strict=True)
     )
+
+
+def _laid_out(direction: Tensor, value: Tensor) -> Tensor:
+    """The direction with the value's strides: a view is defined for some layouts only."""
+    return direction if direction.stride() == value.stride() else torch.empty_like(value).copy_(direction)

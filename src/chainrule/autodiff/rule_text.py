@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from types import FunctionType, ModuleType
@@ -13,7 +14,7 @@ from torch._ops import OpOverload
 
 from chainrule.derivatives.rule import Rule
 
-HOME = "chainrule.derivatives"
+HOME = "chainrule."
 
 
 def rule_function(rule: Rule) -> Callable[..., Any]:
@@ -42,13 +43,15 @@ class RuleText:
         return "\n".join(sorted(self._imports))
 
     def _function(self, function: FunctionType) -> str:
-        if id(function) in self._names:
-            return self._names[id(function)]
-        name = self._free(function.__name__)
-        self._names[id(function)] = name
-        tree = _definition(function)
-        renamed = {function.__name__: name}
-        renamed |= self._needs(tree, {**function.__globals__, **_closure(function)})
+        return self._definition(function, {**function.__globals__, **_closure(function)})
+
+    def _definition(self, thing: FunctionType | type, scope: dict[str, Any]) -> str:
+        """Write out a function or class, after all that it names; returns its name in the text."""
+        if id(thing) in self._names:
+            return self._names[id(thing)]
+        name = self._names[id(thing)] = self._free(thing.__name__)
+        tree = _definition(thing)
+        renamed = {thing.__name__: name} | self._needs(tree, scope)
         self._texts[name] = ast.unparse(_Rename(renamed).visit(tree))
         return name
 
@@ -69,6 +72,8 @@ class RuleText:
             return f"torch.ops.{value}"
         elif isinstance(value, FunctionType) and value.__module__.startswith(HOME):
             return self._function(value)
+        elif isinstance(value, type) and value.__module__.startswith(HOME):
+            return self._definition(value, vars(sys.modules[value.__module__]))
         elif isinstance(value, (bool, int, float, str, tuple, type(None))):
             self._texts.setdefault(name, f"{name} = {value!r}")
         elif (module := getattr(value, "__module__", None)) and not module.startswith(HOME):
@@ -89,16 +94,21 @@ class _Rename(ast.NodeTransformer):
             return ast.copy_location(ast.parse(self._renamed[node.id], mode="eval").body, node)
         return node
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+        node.name = self._renamed.get(node.name, node.name)
+        return self.generic_visit(node)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
         node.name = self._renamed.get(node.name, node.name)
         return self.generic_visit(node)
 
 
-def _definition(function: FunctionType) -> ast.FunctionDef:
-    """The function's syntax tree, without decorators and without annotations (which would need imports)."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    assert isinstance(tree, ast.FunctionDef)
-    tree.decorator_list = []
+def _definition(thing: FunctionType | type) -> ast.FunctionDef | ast.ClassDef:
+    """The syntax tree of a function or class; functions without decorators and annotations, which would need imports."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    assert isinstance(tree, (ast.FunctionDef, ast.ClassDef))
+    if isinstance(tree, ast.FunctionDef):
+        tree.decorator_list = []
     for inner in ast.walk(tree):
         if isinstance(inner, ast.FunctionDef):
             inner.returns = None

@@ -71,6 +71,8 @@ class _Writer:
             *(f"    {leaf.path:<40} {tuple(leaf.value.shape)} {leaf.kind}" for leaf in self._graph.leaves.values()),
             '"""',
             "",
+            "from __future__ import annotations",
+            "",
             self._rules.imports,
             "from types import SimpleNamespace",
             "",
