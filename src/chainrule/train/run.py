@@ -80,7 +80,7 @@ def _train(
     else:
         _use_threads(read_state(run.checkpoint)["threads"], listener)
     job, choice = build_job(run.config, folder, data, engine, listener)
-    if run.checkpoint is None and choice.precision != run.config.precision:
+    if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, "precision": choice.reason})
     bigram = _baseline(job, data, listener)
     events = Events(folder)

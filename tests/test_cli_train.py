@@ -1,0 +1,223 @@
+"""The command line: its options are frozen, mistakes have words and exit code 2, and `train` works from a shell."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from chainrule import cli
+from chainrule.cli_progress import Pace, Plain, clock, printable
+from chainrule.train.checkpoint import checkpoints
+from chainrule.train.config import TrainConfig
+from chainrule.train.events import read_steps
+from chainrule.train.records import StepRecord
+from chainrule.train.settings import leaves, to_toml
+from small_runs import tiny_config, write_text
+
+OPTIONS = [
+    "--data.batch-size",
+    "--data.max-megabytes",
+    "--data.micro-batch-size",
+    "--data.validation-fraction",
+    "--data.vocabulary",
+    "--device",
+    "--gradient",
+    "--loop.checkpoint-every",
+    "--loop.evaluate-every",
+    "--loop.evaluate-windows",
+    "--loop.no-preflight",
+    "--loop.preflight",
+    "--method",
+    "--model.context",
+    "--model.dropout",
+    "--model.heads",
+    "--model.hidden",
+    "--model.layers",
+    "--model.no-tied",
+    "--model.tied",
+    "--name",
+    "--optimizer.beta1",
+    "--optimizer.beta2",
+    "--optimizer.clip-norm",
+    "--optimizer.learning-rate",
+    "--optimizer.name",
+    "--optimizer.weight-decay",
+    "--precision",
+    "--print-config",
+    "--resume",
+    "--runs-folder",
+    "--sample.prompt",
+    "--sample.temperature",
+    "--sample.tokens",
+    "--sample.top-k",
+    "--schedule.final-fraction",
+    "--schedule.warmup-steps",
+    "--seed",
+    "--steps",
+    "--text",
+]
+TINY = [
+    "--data.vocabulary",
+    "280",
+    "--model.layers",
+    "1",
+    "--model.heads",
+    "2",
+    "--model.hidden",
+    "8",
+    "--model.context",
+    "8",
+    "--data.batch-size",
+    "4",
+    "--steps",
+    "12",
+    "--loop.evaluate-every",
+    "5",
+    "--loop.no-preflight",
+    "--sample.tokens",
+    "8",
+    "--precision",
+    "float32",
+]
+
+
+def shell(*arguments, folder, **environment):
+    """`chainrule ARGUMENTS` in a process of its own, without a terminal."""
+    command = [sys.executable, "-c", "from chainrule.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+def test_the_options_of_train_are_frozen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert 0 == cli.run(["train", "--help"])
+
+    assert OPTIONS == sorted(re.findall(r"(?<=[ │])--[a-z0-9.-]+", capsys.readouterr().out))
+
+
+def test_every_setting_has_an_option():
+    settings = {"--" + name.replace("_", "-") for name, _ in leaves(TrainConfig())}
+
+    assert settings <= set(OPTIONS)
+
+
+def test_every_option_says_what_it_means(capsys):
+    assert 0 == cli.run(["train", "--help"])
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+
+    for words in ("Transformer blocks, L.", "Peak of the schedule.", "Prove the gradients of this very model", "MB"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--model.layer", "3"], "Unknown option: --model.layer. Did you mean --model.layers?"),
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["train", "--steps", "many"], 'unable to convert "many" into int'),
+        (["train", "--method", "batch"], 'Choose from: "full-batch", "stochastic", "mini-batch"'),
+        (["train", "--model.heads", "5"], "model.hidden is 192 and model.heads is 5"),
+        (["train", "no.toml"], "no.toml cannot be read: No such file"),
+        (["train", "--text", "no.txt"], "no.txt does not exist: --text takes files and folders"),
+        (["train", "--text", "empty.txt"], "empty.txt is empty"),
+        (["train", "--text", "binary.txt"], "binary.txt is a binary file"),
+        (["train", "--text", "short.txt"], "the training text holds"),
+        (["train", "wrong.toml"], "wrong.toml: unknown key 'model.layer'; did you mean 'model.layers'?"),
+        (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+        (
+            ["train", "--resume", "nowhere", "--steps", "9"],
+            "--resume takes every setting from nowhere; leave out steps",
+        ),
+    ],
+)
+def test_a_mistake_has_words_exit_code_2_and_no_traceback(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(b"\0\1\2")
+    (tmp_path / "short.txt").write_text("too short\nto train on\n")
+    (tmp_path / "wrong.toml").write_text("[model]\nlayer = 3")
+
+    assert cli.MISUSE == cli.run(arguments)
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.startswith("chainrule: ")
+    assert "Traceback" not in captured.err + captured.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_flags_win_over_the_file_also_with_a_default_value_and_each_origin_is_printed(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text('steps = 9\nseed = 4\ntext = ["a", "b"]\n[model]\ntied = false\n')
+    default = str(TrainConfig().steps)
+    assert 0 == cli.run(["train", str(tmp_path / "run.toml"), "--steps", default, "--text", "c", "d", "--print-config"])
+    text = capsys.readouterr().out
+
+    assert f"steps = {default}  # flag" in text
+    assert "seed = 4  # file" in text
+    assert 'text = ["c", "d"]  # flag' in text
+    assert "tied = false  # file" in text
+    assert "layers = 4\n" in text
+
+
+def test_train_on_ones_own_text_prints_plain_lines_and_can_be_resumed(tmp_path):
+    write_text(tmp_path / "text")
+    done = shell("train", "--text", "text", *TINY, "--name", "one", folder=tmp_path)
+
+    assert 0 == done.returncode, done.stderr
+    assert "\x1b" not in done.stdout
+    for words in ("text: ", "to beat     bigram model", "5/12        validation", "bits per byte", "runs/one"):
+        assert words in done.stdout
+    again = shell("train", "--resume", "runs/one", folder=tmp_path)
+    assert 0 == again.returncode, again.stderr
+    assert "from step 12" in again.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
+def test_ctrl_c_ends_with_code_130_and_the_command_that_goes_on(tmp_path):
+    write_text(tmp_path / "text")
+    (tmp_path / "run.toml").write_text(to_toml(tiny_config(tmp_path, name="stopped", steps=100_000)))
+    command = [sys.executable, "-c", "from chainrule.cli import main; main()", "train", "run.toml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "runs" / "stopped"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(checkpoints(folder)) < 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+
+    assert (cli.INTERRUPTED, "") == (process.returncode, errors)
+    assert f"go on       chainrule train --resume {folder}" in output
+    assert f"step-{len(read_steps(folder)):06d}" == checkpoints(folder)[-1].name
+
+
+def test_help_loads_no_torch_and_answers_at_once(tmp_path):
+    code = "import sys; from chainrule import cli; cli.run(sys.argv[1:]); assert 'torch' not in sys.modules"
+    for arguments in (["--help"], ["train", "--help"], ["train", "--steps", "x"], ["train", "--print-config"]):
+        subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert 0 == cli.run([])
+    assert "chainrule COMMAND" in capsys.readouterr().out
+
+
+def test_times_are_read_at_a_glance():
+    assert ["0:00", "1:02", "59:59", "1:00:00"] == [clock(seconds) for seconds in (0.2, 62, 3599.4, 3600)]
+
+
+def test_a_sample_cannot_command_the_terminal():
+    assert "a\ufffd[31m\n\tb" == printable("a\x1b[31m\n\tb")
+
+
+def test_the_line_of_a_step_has_its_figures(capsys):
+    line = Pace(steps=10).step(StepRecord(5, 3.25, 1e-3, 0.5, 2048, 0.1))
+
+    assert re.fullmatch(r"loss 3\.2500  \S+ tok/s  lr 1\.00e-03  \|g\| 0\.5  0:00 left", line)
+    plain = Plain()
+    plain.begin(0, 1)
+    plain.step(StepRecord(1, 3.25, 1e-3, 0.5, 2048, 0.1))
+    assert "1/1         loss 3.2500" in capsys.readouterr().out
