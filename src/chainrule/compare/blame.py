@@ -36,7 +36,9 @@ def guilty(residual: Residual, values: Mapping[str, Value], recorded: Mapping[Re
     return max(consumers, key=lambda node: _fit(node, residual.ref, difference, values, recorded))
 
 
-def _fit(node: Node, ref: Ref, difference: Tensor, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor]) -> float:
+def _fit(
+    node: Node, ref: Ref, difference: Tensor, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor]
+) -> float:
     """|cos| of the angle between the residual and what this consumer contributes."""
     exact = {name: double(values[name]) for name in {node.name, *(r.name for r in node.refs())}}
     arriving = {r: double(recorded[r]) for r in output_refs(node) if r in recorded}
@@ -77,7 +79,9 @@ def numerical_entry(
         return float(sum((weight * value_of(output, moved)).sum() for output, weight in weights.items()))
 
     def line(offsets: Tensor) -> Tensor:
-        return torch.tensor([at(float(offset)) for offset in offsets.flatten()], dtype=torch.float64).view(offsets.shape)
+        return torch.tensor([at(float(offset)) for offset in offsets.flatten()], dtype=torch.float64).view(
+            offsets.shape
+        )
 
     h = relative_step(value_of(ref, base)).h
     return order8(line, h, measure_noise(line, spacing=1e-7 * h / 0.02).level)
@@ -85,7 +89,9 @@ def numerical_entry(
 
 def _nudged(value: Value, ref: Ref, index: tuple[int, ...], offset: float) -> Value:
     if ref.index is not None:
-        return tuple(_nudged(part, Ref(ref.name), index, offset) if i == ref.index else part for i, part in enumerate(value))
+        return tuple(
+            _nudged(part, Ref(ref.name), index, offset) if i == ref.index else part for i, part in enumerate(value)
+        )
     moved = value.clone()
     moved[index] += offset
     return moved

@@ -11,7 +11,9 @@ from chainrule.autodiff.evaluate import run_node, value_of
 from chainrule.graph import Graph, Value
 
 
-def autograd_value_and_grad(graph: Graph, leaves: Mapping[str, Value] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+def autograd_value_and_grad(
+    graph: Graph, leaves: Mapping[str, Value] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and its gradient by torch.autograd, by parameter name; zeros where autograd finds no path."""
     values: dict[str, Value] = {name: leaf.value for name, leaf in graph.leaves.items()}
     values.update(leaves or {})

@@ -102,7 +102,12 @@ def residuals(graph: Graph, values: Mapping[str, Value], recorded: Mapping[Ref, 
 
 
 def _sweep(
-    node: Node, refs: list[Ref], sums: _Sums, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor], active: set[Ref]
+    node: Node,
+    refs: list[Ref],
+    sums: _Sums,
+    values: Mapping[str, Value],
+    recorded: Mapping[Ref, Tensor],
+    active: set[Ref],
 ) -> None:
     exact = {name: double(values[name]) for name in {node.name, *(ref.name for ref in node.refs())}}
     arriving = {ref: double(recorded[ref]) if ref in recorded else sums.expected[ref] for ref in refs}
