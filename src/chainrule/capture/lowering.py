@@ -29,7 +29,6 @@ class Step:
     of         name of that argument
     index      which output, of an operation with several
     shape      of the tensor that is viewed
-    detached   True if autograd does not see through it (detach, `.data`)
     """
 
     op: OpOverload
@@ -37,7 +36,6 @@ class Step:
     of: str
     index: int | None
     shape: tuple[int, ...]
-    detached: bool = False
 
     def at(self, ref: Ref) -> dict[str, Argument]:
         """The view's arguments, taken of the value `ref`."""
@@ -162,7 +160,6 @@ _PUT_BACK: Mapping[OpOverload, Callable[[Step, Ref, Ref], Written]] = {
     aten.transpose.int: _transposed,
     aten.permute.default: _permuted,
     aten.t.default: _matrix_transposed,
-    aten.detach.default: _itself,
     aten.alias.default: _itself,
 }
 

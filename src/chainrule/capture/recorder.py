@@ -46,6 +46,14 @@ _ZEROED = {
     aten.empty_like.default: aten.zeros_like.default,
     aten.new_empty.default: aten.new_zeros.default,
 }
+# What C++ calls where export writes the other: the same formula under another name.
+_OTHER_NAME = {
+    aten._reshape_alias.default: aten.view.default,
+    aten.add.Scalar: aten.add.Tensor,
+    aten.sub.Scalar: aten.sub.Tensor,
+    aten.mul.Scalar: aten.mul.Tensor,
+    aten.div.Scalar: aten.div.Tensor,
+}
 _UNFOLLOWED = (aten.set_, aten.resize_, aten.resize_as_)
 
 
@@ -141,11 +149,8 @@ class Recorder:
         output = op(*args, **kwargs)
         if next(tensors_in(output), None) is None or any(output is tensor for tensor in inputs):
             return output
-        if op is aten.detach.default and self.grad_outside is not None:
-            # Inside a custom Function everything is detached: it says nothing about what forward computes.
-            self.memory.ref(bound["self"])
-            self.memory.add(output, self.memory.ref(bound["self"]), parent=self.memory.find(bound["self"]))
-            return output
+        if op is aten.detach.default:
+            return self._detach(output, bound["self"])
         if op is aten.native_dropout.default:
             self.draws.fused_dropout(bound, self.use(bound["input"]), output)
             return output
@@ -153,7 +158,10 @@ class Recorder:
             self.memory.add(output, self.draws.leaf(op, self._arguments(bound), output))
             return output
         arguments = self._arguments(bound)
-        ref = self.book.node(op, arguments, _tidy(output), cutting=self.cutting)
+        if op in _OTHER_NAME:
+            op = _OTHER_NAME[op]
+            arguments = {name: arguments[name] for name, _ in schema_defaults(op)}
+        ref = self._node(op, arguments, _tidy(output))
         if isinstance(output, Tensor):
             self._add(output, ref, bound, op, arguments)
         else:
@@ -170,8 +178,22 @@ class Recorder:
             self.memory.add(output, ref)
             return
         of = next((name for name, value in bound.items() if value is parent.tensor), "")
-        step = Step(op, arguments, of, ref.index, tuple(parent.tensor.shape), detached=op is aten.detach.default)
+        step = Step(op, arguments, of, ref.index, tuple(parent.tensor.shape))
         self.memory.add(output, ref, parent=parent, step=step)
+
+    def _node(self, op: OpOverload, arguments: Mapping[str, Argument], value: Any) -> Ref:
+        """A node of the run. Outside custom Functions autograd itself says whether a gradient flows to it."""
+        if self.cutting or self.grad_outside is not None:
+            return self.book.node(op, arguments, value, cutting=self.cutting)
+        return self.book.node(op, arguments, value, requires_grad=any(t.requires_grad for t in tensors_in(value)))
+
+    def _detach(self, output: Tensor, tensor: Tensor) -> Tensor:
+        """Inside a custom Function everything is detached in any case, and `detach` says nothing about what it computes."""
+        if self.grad_outside is None:
+            self.memory.add_detached(output, tensor)
+        else:
+            self.memory.add(output, self.memory.ref(tensor), parent=self.memory.find(tensor))
+        return output
 
     def _write(self, op: OpOverload, bound: dict[str, Any], args: Arguments, kwargs: dict[str, Any]) -> Any:
         """An in-place or `out=` operation: a new value for what it writes to."""
@@ -181,11 +203,11 @@ class Recorder:
         formula = functional(op)
         if formula is None:
             raise CaptureError(f"{running_line()}: {op} writes in place and has no form without side effect in torch")
-        wanted = [name for name, _ in schema_defaults(formula)]
-        arguments = {name: self._argument(bound[name]) for name in wanted}
-        for target in targets:
-            self.memory.ref(target)
-            self.book.protect(target)
+        before = {id(target): self.memory.before_write(target) for target in targets}
+        arguments = {
+            name: with_each_tensor(bound[name], lambda t: before[id(t)][-1] if id(t) in before else self._argument(t))
+            for name, _ in schema_defaults(formula)
+        }
         output = op(*args, **kwargs)
         value = targets[0] if len(targets) == 1 and len(formula._schema.returns) == 1 else tuple(targets)
         if is_random(op):
@@ -194,7 +216,7 @@ class Recorder:
             ref = self._formula(formula, arguments, value)
         for index, target in enumerate(targets):
             changed = ref if isinstance(value, Tensor) else Ref(ref.name, index)
-            self.memory.write(target, changed, silent=self.cutting)
+            self.memory.write(target, changed, before[id(target)], silent=self.cutting)
         return output
 
     def _formula(self, op: OpOverload, arguments: dict[str, Argument], value: Any) -> Ref:
@@ -207,8 +229,8 @@ class Recorder:
                 if promoted.dtype != value.dtype:
                     ref = self.book.node(op, arguments, promoted, cutting=self.cutting)
                     cast = bind_arguments(aten._to_copy.default, (ref,), {"dtype": value.dtype})
-                    return self.book.node(aten._to_copy.default, cast, value, cutting=self.cutting)
-        return self.book.node(op, arguments, value, cutting=self.cutting)
+                    return self._node(aten._to_copy.default, cast, value)
+        return self._node(op, arguments, value)
 
     def _reshape_in_place(self, op: OpOverload, bound: dict[str, Any], args: Arguments, kwargs: dict[str, Any]) -> Any:
         """transpose_, unsqueeze_, detach_: the same memory seen in another way."""
@@ -217,13 +239,11 @@ class Recorder:
             raise CaptureError(f"{running_line()}: {op} cannot be recorded")
         before, arguments = tensor.detach(), self._arguments(bound)
         output = op(*args, **kwargs)
-        if formula is aten.detach.default and arguments["self"].name not in self.book.flow:
-            return output
-        ref = self.book.node(formula, arguments, tensor, cutting=self.cutting)
-        detached = formula is aten.detach.default
-        self.memory.reshape(
-            tensor, ref, Step(formula, arguments, "self", None, tuple(before.shape), detached=detached), before
-        )
+        if formula is aten.detach.default:
+            self.memory.detach_in_place(tensor)
+        else:
+            ref = self._node(formula, arguments, tensor)
+            self.memory.reshape(tensor, ref, Step(formula, arguments, "self", None, tuple(before.shape)), before)
         return output
 
     def _zeroed(self, op: OpOverload, args: Arguments, kwargs: dict[str, Any]) -> Any:
@@ -239,8 +259,7 @@ class Recorder:
         running = [bound["running_mean"], bound["running_var"]]
         written = [tensor for tensor in running if tensor is not None and bound["training"]]
         statistics = {name: self._argument(bound[name]) for name in ("running_mean", "running_var")}
-        for tensor in written:
-            self.book.protect(tensor)
+        before = [self.memory.before_write(tensor) for tensor in written]
         output = op(**bound)
         rest = {"momentum": momentum, "eps": eps}
         if not bound["training"]:
@@ -252,11 +271,11 @@ class Recorder:
         else:
             formula, value = aten._native_batch_norm_legit.no_stats, tuple(output[:3])
             arguments = {**arguments, "training": True, **rest}
-        ref = self.book.node(formula, arguments, value, cutting=self.cutting)
+        ref = self._node(formula, arguments, value)
         for index, tensor in enumerate(output[:3]):
             self.memory.add(tensor, Ref(ref.name, index))
         for index, tensor in enumerate(written):
-            self.memory.write(tensor, Ref(ref.name, 3 + index), silent=self.cutting)
+            self.memory.write(tensor, Ref(ref.name, 3 + index), before[index], silent=self.cutting)
         return output
 
     def _arguments(self, bound: Mapping[str, Any]) -> dict[str, Argument]:

@@ -14,9 +14,9 @@ from chainrule.graph import Ref
 
 
 class Adjoints:
-    """Hooks on tensors, set as soon as a tensor holds a value, so that what happens to it later does not shift them.
+    """Hooks, set as soon as a tensor holds a value, so that what happens to the tensor later does not shift them.
 
-    A hook on a tensor is told the sum over all its uses. What arrives is copied: a backward that writes into the
+    A hook is told the sum over all uses of the value. What arrives is copied: a backward that writes into the
     gradient it was handed must not change what was recorded before.
     """
 
@@ -30,7 +30,10 @@ class Adjoints:
         """Record the gradient of the tensor, if it takes part in autograd, as the adjoint of `ref`."""
         if tensor.requires_grad and not self._paused and ref not in self._watched:
             self._watched.add(ref)
-            tensor.register_hook(partial(self._receive, ref))  # type: ignore[no-untyped-call]
+            if tensor.grad_fn is None:
+                tensor.register_hook(partial(self._receive, ref))  # type: ignore[no-untyped-call]
+            else:  # on the function, for after transpose_ a hook on the tensor would still sit at what it was before
+                tensor.grad_fn.register_prehook(partial(self._receive_output, ref, tensor.output_nr))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -62,24 +65,24 @@ class Adjoints:
         try:
             loss.backward()  # type: ignore[no-untyped-call]
             for ref, leaf in own.items():
-                self.listen(ref, leaf.grad)
+                if leaf.grad is not None:
+                    self.recorded[ref] = _dense(leaf.grad)
         finally:
             self.listening = False
             for leaf, grad in before.items():
                 leaf.grad = grad
 
-    def listen(self, name: Ref, grad: Tensor | None) -> None:
-        """Add a gradient that arrived, while the backward of interest runs."""
-        if self.listening and grad is not None:
-            dense = grad.detach().to_dense() if grad.layout is not torch.strided else grad.detach().clone()
-            self.recorded[name] = self.recorded[name] + dense if name in self.recorded else dense
-
     def unreached(self) -> set[Ref]:
         """Values that take part in autograd and to which the backward brought nothing: their adjoint is zero."""
         return self._watched - self.recorded.keys()
 
-    def _receive(self, ref: Ref, grad: Tensor) -> None:
-        self.listen(ref, grad)
+    def _receive_output(self, ref: Ref, number: int, grads: tuple[Tensor | None, ...]) -> None:
+        self._receive(ref, grads[number])
+
+    def _receive(self, ref: Ref, grad: Tensor | None) -> None:
+        if self.listening and grad is not None:
+            copy = _dense(grad).clone()
+            self.recorded[ref] = self.recorded[ref] + copy if ref in self.recorded else copy
 
 
 def leaves_of(loss: Tensor) -> list[Tensor]:
@@ -94,3 +97,7 @@ def leaves_of(loss: Tensor) -> list[Tensor]:
             found.append(leaf)
         stack.extend(parent for parent, _ in function.next_functions)
     return found
+
+
+def _dense(grad: Tensor) -> Tensor:
+    return grad.detach() if grad.layout is torch.strided else grad.detach().to_dense()

@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from chainrule.capture.nodes import spec_of
 from chainrule.capture.tape_places import Places, running_line
-from chainrule.graph import Argument, Leaf, LeafKind, Node, Ref, Value, op_name, refs_in
+from chainrule.graph import Argument, Leaf, LeafKind, Node, Ref, Value, op_name
 
 aten = torch.ops.aten
 
@@ -51,22 +51,33 @@ class Book:
     ) -> Ref:
         """A new leaf; `value` is kept as it is now."""
         name = self.name(name)
+        recipe = recipe and replace(recipe, name=name)
         self.leaves[name] = Leaf(name, kind, value, paths or (name,), trainable, recipe)
         if active:
             self.flow[name] = "active"
         self.hold(Ref(name), value)
         return Ref(name)
 
-    def node(self, op: OpOverload, arguments: Mapping[str, Argument], value: Any, *, cutting: bool = False) -> Ref:
+    def node(
+        self,
+        op: OpOverload,
+        arguments: Mapping[str, Argument],
+        value: Any,
+        *,
+        cutting: bool = False,
+        requires_grad: bool | None = None,
+    ) -> Ref:
         """A new node with its value as it is now, a tuple for an op with several outputs.
 
-        cutting  True where autograd is off: what depends on a trainable leaf is cut from it
+        cutting        True where autograd is off: what depends on a trainable leaf is cut from it
+        requires_grad  what autograd says of the output, where it is on; None to go by the arguments
         """
         name = self.name(op_name(op))
         node = Node(name, op, arguments, spec_of(value), self.places.stack, running_line(), self.function)
         self.nodes.append(node)
-        inputs = {self.flow.get(ref.name) for ref in node.refs()}
-        if inputs & {"active", "cut"} and op is not aten.detach.default:
+        if requires_grad is None:
+            requires_grad = op is not aten.detach.default and any(ref.name in self.flow for ref in node.refs())
+        if requires_grad:
             self.flow[name] = "cut" if cutting else "active"
         if isinstance(value, Tensor):
             self.hold(Ref(name), value)
@@ -127,7 +138,3 @@ def memory_of(tensor: Tensor) -> int:
     except (NotImplementedError, RuntimeError):
         return -id(tensor)
 
-
-def refs_of(arguments: Mapping[str, Argument]) -> list[Ref]:
-    """Every Ref among the arguments."""
-    return [ref for argument in arguments.values() for ref in refs_in(argument)]

@@ -81,32 +81,32 @@ class Draws:
     def settle(self, tensor: Tensor) -> None:
         """A tensor is about to be used: if it is a finished mask, it becomes a leaf now."""
         if id(tensor) in self._mask and self._memory.find(tensor) is None:
-            name = self._book.name("dropout_mask")
-            recipe = self._dropout_recipe(name, tensor)
-            leaf = self._book.leaf("random", tensor.clone(), name, recipe=recipe)
-            self._memory.add(tensor, leaf)
+            self._memory.add(tensor, self._leaf("dropout_mask", tensor, self._dropout_recipe(tensor)))
 
     def leaf(self, op: OpOverload, arguments: Mapping[str, Argument], drawn: Tensor) -> Ref:
         """A leaf for what one random operation drew. Raises CaptureError where a gradient would flow through the draw."""
-        name = self._book.name(op_name(op))
         if op_name(op) in _PATHWISE:
             raise CaptureError(
                 f"{running_line()}: {op_name(op)} draws numbers that depend smoothly on its input; "
                 "chainrule cannot hold such a draw fixed. Take it out for the check, or draw it outside the model"
             )
-        recipe = Node(name, op, self._constants(arguments), spec_of(drawn), self._book.places.stack, running_line())
-        return self._book.leaf("random", drawn.clone(), name, recipe=recipe)
+        return self._leaf(op_name(op), drawn, self._recipe(op, self._constants(arguments), drawn))
 
     def fused_dropout(self, bound: Mapping[str, Any], source: Ref, output: Any) -> None:
         """native_dropout(x) = x · mask / (1 - p), with the mask that the kernel drew."""
         dropped, kept = output
         scale = 0.0 if bound["p"] == 1 else 1 / (1 - bound["p"])
         mask = kept.to(dropped.dtype) * (scale if bound["train"] in (None, True) else 1.0)
-        name = self._book.name("dropout_mask")
-        leaf = self._book.leaf("random", mask, name, recipe=self._recipe_of_ones(name, mask, bound["p"]))
+        leaf = self._leaf("dropout_mask", mask, self._recipe_of_ones(mask, bound["p"]))
         arguments = bind_arguments(aten.mul.Tensor, (source, leaf), {})
         self._memory.add(dropped, self._book.node(aten.mul.Tensor, arguments, dropped))
-        self._memory.add(kept, self._book.leaf("random", kept.clone(), f"{name}_kept"))
+        self._memory.add(kept, self._leaf(f"{leaf.name}_kept", kept, None))
+
+    def _leaf(self, name: str, drawn: Tensor, recipe: Node | None) -> Ref:
+        return self._book.leaf("random", drawn.clone(), name, recipe=recipe)
+
+    def _recipe(self, op: OpOverload, arguments: dict[str, Argument], drawn: Tensor) -> Node:
+        return Node(op_name(op), op, arguments, spec_of(drawn), self._book.places.stack, running_line())
 
     def _constants(self, arguments: Mapping[str, Argument]) -> dict[str, Argument]:
         """The arguments with a constant leaf in place of each value of the graph."""
@@ -123,16 +123,15 @@ class Draws:
 
         return {name: constant(argument) for name, argument in arguments.items()}
 
-    def _dropout_recipe(self, name: str, mask: Tensor) -> Node | None:
+    def _dropout_recipe(self, mask: Tensor) -> Node | None:
         assert self._dropout is not None
         op, bound = self._dropout
-        return self._recipe_of_ones(name, mask, bound["p"]) if op in _PLAIN else None
+        return self._recipe_of_ones(mask, bound["p"]) if op in _PLAIN else None
 
-    def _recipe_of_ones(self, name: str, mask: Tensor, p: float) -> Node:
+    def _recipe_of_ones(self, mask: Tensor, p: float) -> Node:
         """mask = dropout(1)."""
-        ones = self._book.leaf("constant", torch.ones_like(mask), f"{name}_ones")
-        arguments = bind_arguments(aten.dropout.default, (ones, p, True), {})
-        return Node(name, aten.dropout.default, arguments, spec_of(mask), self._book.places.stack, running_line())
+        ones = self._book.leaf("constant", torch.ones_like(mask), "ones")
+        return self._recipe(aten.dropout.default, bind_arguments(aten.dropout.default, (ones, p, True), {}), mask)
 
     def _without_hidden_dropout(
         self, op: OpOverload, args: Arguments, kwargs: dict[str, Any]

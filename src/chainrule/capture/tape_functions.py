@@ -134,7 +134,7 @@ def _output(recorder: Recorder, tensor: Tensor, inputs: tuple[Ref, ...], *, opaq
     """The value of an output; from here on autograd knows its place."""
     book, memory = recorder.book, recorder.memory
     if opaque:
-        return memory.replace(tensor, book.leaf("constant", tensor.detach().clone(), f"{name}_output"))
+        return memory.replace(tensor, book.leaf("constant", tensor.detach().clone(), f"{name}_output", active=tensor.requires_grad))
     ref = memory.ref(tensor)
     declared_flat = torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad
     if declared_flat and recorder.grad_outside is None and book.flow.get(ref.name) == "active":

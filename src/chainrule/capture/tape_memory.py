@@ -2,18 +2,19 @@
 
 Tensors that share memory form a family: one owns it, the others are views, each with the steps that lead to it. A write
 through any of them gives the owner a new value, and the other members are derived anew when they are next used, as in
-torch's own functionalization.
+torch's own functionalization. What `detach` or `.data` made shares memory too, but not the history: autograd does not see
+there what is written here, so each side has a history of its own, and takes the other's writes as given numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from chainrule.capture.lowering import Step, put_back, same_layout
 from chainrule.capture.running import resolve
@@ -29,10 +30,17 @@ Watch = Callable[[Tensor, Ref], None]
 
 @dataclass(eq=False)
 class Family:
-    """Tensors on one memory. `generation` counts the writes; `ref` is the owner's value after the last."""
+    """Tensors on one memory.
+
+    owner       the tensor of which the others are views
+    ref         the owner's value after the last write
+    history     whose write that was: the gradient of `ref` goes to the members of this history alone
+    generation  number of writes
+    """
 
     owner: Tensor
     ref: Ref
+    history: int
     generation: int = 0
     members: list[Held] = field(default_factory=list)
 
@@ -45,6 +53,7 @@ class Held:
     ref: Ref
     family: Family
     steps: tuple[Step, ...]
+    history: int
     generation: int
     version: int
 
@@ -54,9 +63,10 @@ class Memory:
 
     def __init__(self, book: Book, watch: Watch) -> None:
         self._book, self._watch = book, watch
-        self._unseen: set[Ref] = set()  # by autograd: its hooks tell nothing about these values
+        self._unseen: set[Ref] = set()  # values of which autograd's hooks tell nothing
         self._held: dict[int, Held] = {}
         self._families: dict[int, Family] = {}
+        self._histories = count()
 
     def find(self, tensor: Tensor) -> Held | None:
         """The tensor's entry, if the run made it or met it."""
@@ -65,30 +75,48 @@ class Memory:
     def ref(self, tensor: Tensor) -> Ref:
         """The value that the tensor holds now. Raises CaptureError if it came about, or changed, unseen."""
         held = self.find(tensor) or self._met(tensor)
+        if memory_of(tensor) not in self._families:
+            raise CaptureError(
+                f"{running_line()}: the memory of a tensor of shape {tuple(tensor.shape)} was replaced "
+                "(`x.data = ...` or `set_`), which a graph cannot hold. Make a new tensor instead"
+            )
         if held.generation != held.family.generation:
-            self._derive(held)
+            self._settle(held, self._present(held)[-1])
         elif version_of(tensor) != held.version:
             raise CaptureError(
                 f"{running_line()}: a tensor of shape {tuple(tensor.shape)} was changed by something that torch's "
                 "dispatcher does not show (NumPy, a C++ extension). Write to it with torch operations"
-            )
-        elif memory_of(tensor) not in self._families:
-            raise CaptureError(
-                f"{running_line()}: the memory of a tensor of shape {tuple(tensor.shape)} was replaced "
-                "(`x.data = ...` or `set_`), which a graph cannot hold. Make a new tensor instead"
             )
         self._tell(tensor, held.ref)
         return held.ref
 
     def add(self, tensor: Tensor, ref: Ref, *, parent: Held | None = None, step: Step | None = None) -> Held:
         """A tensor that holds the value `ref`: the owner of new memory, or a view of its parent by one more step."""
-        family = self._families.setdefault(memory_of(tensor), Family(tensor, ref)) if parent is None else parent.family
-        steps = () if parent is None else (*parent.steps, *((step,) if step else ()))
-        held = Held(tensor, ref, family, steps, family.generation, version_of(tensor))
+        if parent is None:
+            family, steps, history = Family(tensor, ref, next(self._histories)), (), -1
+            self._families[memory_of(tensor)] = family
+            history = family.history
+        else:
+            family, steps, history = parent.family, (*parent.steps, *((step,) if step else ())), parent.history
+        held = Held(tensor, ref, family, steps, history, family.generation, version_of(tensor))
         family.members.append(held)
         self._held[id(tensor)] = held
         self._tell(tensor, ref)
         return held
+
+    def add_detached(self, tensor: Tensor, source: Tensor) -> Ref:
+        """A tensor that `detach` or `.data` made: the same numbers, with no gradient and a history of its own."""
+        ref = self._detached(self.ref(source), tensor)
+        self.add(tensor, ref, parent=self._held[id(source)]).history = next(self._histories)
+        return ref
+
+    def detach_in_place(self, tensor: Tensor) -> None:
+        """`detach_`: the tensor leaves its history."""
+        held = self._held[id(tensor)]
+        held.history = next(self._histories)
+        if not held.steps:
+            held.family.history = held.history
+        self._settle(held, self._detached(held.ref, tensor))
 
     def relative(self, tensor: Tensor, others: list[Tensor]) -> Held | None:
         """The entry of that one of the others with which the tensor shares memory; None if it has memory of its own."""
@@ -97,23 +125,31 @@ class Memory:
         sharing = [held for other in others if memory_of(other) == memory_of(tensor) and (held := self.find(other))]
         return sharing[0] if sharing else self._twin(tensor)
 
-    def write(self, tensor: Tensor, ref: Ref, *, silent: bool) -> None:
+    def before_write(self, tensor: Tensor) -> list[Ref]:
+        """The owner's value and its views down to the tensor, which is about to be written to; the last is the tensor's.
+
+        A view is viewed anew: autograd hands the gradient of a write to the owner, past the view that was there before.
+        """
+        self.ref(tensor)
+        self._book.protect(tensor)
+        return self._present(self._held[id(tensor)])
+
+    def write(self, tensor: Tensor, ref: Ref, before: list[Ref], *, silent: bool) -> None:
         """The tensor was written to and holds the value `ref` now; so its family changes.
 
-        silent  True if autograd was off: its gradient goes on to what was there before
+        before  what `before_write` gave
+        silent  True if autograd was off: the gradient goes on to what was there before
         """
         held = self._held[id(tensor)]
         family = held.family
-        old = family.ref
-        family.ref = self._through(held, ref)
-        if family.owner.requires_grad and (silent or any(step.detached for step in held.steps)):
-            family.ref = self._straight_through(old, family)
-            self._unseen.add(family.ref)
+        changed = self._put_back(held, ref, before)
+        if silent and self._book.flow.get(before[0].name) == "active":
+            changed = self._straight_through(before[0], changed, family.owner.detach())
+        family.ref, family.history = changed, held.history
         family.generation += 1
-        owner = self._held[id(family.owner)]
-        self._settle(owner, family.ref)
-        if not held.steps:
-            self._settle(held, family.ref)
+        for member in (held, self._held[id(family.owner)]):
+            if not member.steps and member.history == family.history:
+                self._settle(member, family.ref)
 
     def renew(self, tensor: Tensor) -> None:
         """Autograd counts a write where a Function marks its input as changed; that is none of ours."""
@@ -121,7 +157,6 @@ class Memory:
 
     def replace(self, tensor: Tensor, ref: Ref) -> Ref:
         """From here on the tensor holds `ref`, apart from whatever it shared memory with."""
-        self._families[memory_of(tensor)] = Family(tensor, ref)
         self.add(tensor, ref)
         return ref
 
@@ -142,9 +177,16 @@ class Memory:
         if ref not in self._unseen:
             self._watch(tensor, ref)
 
-    def _derive(self, held: Held) -> None:
-        """View the owner's present value by the held steps."""
-        self._settle(held, self._viewed(held.family.ref, held.family.owner.detach(), held.steps)[-1])
+    def _present(self, held: Held) -> list[Ref]:
+        """The owner's present value, as the history of `held` sees it, and its views down to `held`, as new nodes."""
+        family = held.family
+        value = self._book.value(family.ref)
+        if held.history == family.history:
+            return self._viewed(family.ref, value, held.steps)
+        refs = self._viewed(self._detached(family.ref, value), value, held.steps)
+        if held.generation != family.generation and held.tensor.requires_grad:
+            refs[-1] = self._straight_through(held.ref, refs[-1], held.tensor.detach())
+        return refs
 
     def _viewed(self, ref: Ref, value: Any, steps: tuple[Step, ...]) -> list[Ref]:
         """The value `ref`, and new nodes for its views after each of the steps."""
@@ -156,21 +198,13 @@ class Memory:
             refs.append(ref)
         return refs
 
-    def _views(self, value: Any, steps: tuple[Step, ...]) -> list[Any]:
-        """A tensor, and its views after each of the steps."""
-        values = [value]
-        for step in steps:
+    def _put_back(self, held: Held, ref: Ref, before: list[Ref]) -> Ref:
+        """The owner's value after the view `held` took the value `ref`."""
+        values = [held.family.owner.detach()]
+        for step in held.steps:
             output = _run(step, values[-1], self._book)
             values.append(output if step.index is None else output[step.index])
-        return values
-
-    def _through(self, held: Held, ref: Ref) -> Ref:
-        """The owner's value after the view `held` took the value `ref`."""
-        if not held.steps:
-            return ref
-        bases = self._viewed(held.family.ref, self._book.value(held.family.ref), held.steps[:-1])
-        values = self._views(held.family.owner.detach(), held.steps[:-1])
-        for step, base, value in reversed(list(zip(held.steps, bases, values, strict=True))):
+        for step, base, value in reversed(list(zip(held.steps, before, values, strict=False))):
             try:
                 written = put_back(step, base, ref)
             except KeyError:
@@ -183,15 +217,28 @@ class Memory:
                 ref = self._book.node(op, bind_arguments(op, args, {}), value)
         return ref
 
-    def _straight_through(self, old: Ref, family: Family) -> Ref:
-        """A write that autograd does not see: the new value, and the derivative of the old. old + detach(new - old)."""
-        now, before = family.owner.detach(), self._book.value(old)
-        change = self._book.node(aten.sub.Tensor, bind_arguments(aten.sub.Tensor, (family.ref, old), {}), now - before)
+    def _detached(self, ref: Ref, value: Any) -> Ref:
+        if ref.name not in self._book.flow:
+            return ref
+        return self._book.node(aten.detach.default, {"self": ref}, value)
+
+    def _straight_through(self, old: Ref, new: Ref, now: Tensor) -> Ref:
+        """A write that autograd does not see: the new numbers, and the derivative of the old. old + detach(new - old)."""
+        change = self._book.node(
+            aten.sub.Tensor, bind_arguments(aten.sub.Tensor, (new, old), {}), now - self._book.value(old)
+        )
         fixed = self._book.node(aten.detach.default, {"self": change}, self._book.value(change))
-        return self._book.node(aten.add.Tensor, bind_arguments(aten.add.Tensor, (old, fixed), {}), now)
+        through = self._book.node(aten.add.Tensor, bind_arguments(aten.add.Tensor, (old, fixed), {}), now)
+        self._unseen.add(through)
+        return through
 
     def _met(self, tensor: Tensor) -> Held:
         """A tensor that no recorded operation made: `.data` of one that did, or a constant from outside."""
+        if tensor.requires_grad and torch._C._current_graph_task_id() != -1:
+            raise CaptureError(
+                f"{running_line()}: a gradient is taken inside loss(model, batch) and its own derivative is wanted "
+                "(create_graph=True), which chainrule does not support. Leave that term out for the check"
+            )
         if tensor.requires_grad and not tensor.is_leaf:
             raise CaptureError(
                 f"{running_line()}: a tensor of shape {tuple(tensor.shape)} with a gradient ({tensor.grad_fn.name()}) was "  # type: ignore[union-attr]
@@ -200,11 +247,11 @@ class Memory:
             )
         twin = self._twin(tensor) if memory_of(tensor) in self._families else None
         if twin is not None:
-            ref = self._book.node(aten.detach.default, {"self": self.ref(twin.tensor)}, tensor)
-            step = Step(aten.detach.default, {"self": None}, "self", None, tuple(tensor.shape), detached=True)
-            return self.add(tensor, ref, parent=twin, step=step)
-        ref = self._book.leaf("constant", tensor.detach().clone(), "constant", active=tensor.requires_grad)
-        return self.add(tensor, ref)
+            self.add_detached(tensor, twin.tensor)
+        else:
+            ref = self._book.leaf("constant", tensor.detach().clone(), "constant", active=tensor.requires_grad)
+            self.add(tensor, ref)
+        return self._held[id(tensor)]
 
     def _twin(self, tensor: Tensor) -> Held | None:
         members = self._families[memory_of(tensor)].members
@@ -217,8 +264,8 @@ def version_of(tensor: Tensor) -> int:
 
 
 def _run(step: Step, value: Tensor, book: Book) -> Any:
-    arguments: Mapping[str, Any] = {**{k: resolve(v, book.values) for k, v in step.arguments.items()}, step.of: value}
     if not step.of:
         raise CaptureError(f"{running_line()}: a tensor that {step.op} made shares memory with one that was written to")
+    arguments: Mapping[str, Any] = {**{k: resolve(v, book.values) for k, v in step.arguments.items()}, step.of: value}
     output = step.op(**arguments)
     return tuple(output) if isinstance(output, list) else output
