@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from chainrule.train.records import Evaluation, Report, StepRecord
+from chainrule.train.records import Evaluation, Report, StepRecord, plural
 from chainrule.train.results import Results
 
 LABEL = 12
@@ -63,13 +63,13 @@ def printable(text: str) -> str:
 def verdict_line(report: Report) -> str:
     """One line on a report."""
     content = report.to_dict()
-    findings = len(content.get("findings", ()))
-    return f"{content['verdict']}, {findings} finding{'' if findings == 1 else 's'}"
+    return f"{content['verdict']}, {plural(len(content.get('findings', ())), 'finding')}"
 
 
 def validation_line(evaluation: Evaluation) -> str:
     """One line on a validation loss."""
-    return f"{evaluation.loss:.4f}{'  best so far' if evaluation.best else ''}"
+    to_beat = "" if evaluation.to_beat is None else f"  bigram {evaluation.to_beat:.4f}"
+    return f"{evaluation.loss:.4f}{to_beat}{'  best so far' if evaluation.best else ''}"
 
 
 class Plain:
@@ -173,8 +173,11 @@ class Terminal:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Print a validation loss above the bar."""
-        text = Text("validation ", style="dim").append(f"{evaluation.loss:.4f}", style="bold not dim")
-        self.say(f"step {evaluation.step}", text.append("  best so far" if evaluation.best else ""))
+        beaten = evaluation.to_beat is not None and evaluation.loss < evaluation.to_beat
+        text = Text("validation ", style="dim")
+        text.append(f"{evaluation.loss:.4f}", style="bold not dim green" if beaten else "bold not dim")
+        text.append("" if evaluation.to_beat is None else f"  bigram {evaluation.to_beat:.4f}")
+        self.say(f"step {evaluation.step}", text.append("  best so far" if evaluation.best else "", style="not dim"))
 
     def end(self) -> None:
         """Leave the bar as it is."""

@@ -21,12 +21,12 @@ from chainrule.train.optimizers import count, make_optimizer
 from chainrule.train.precision import Choice, choose_precision, in_precision
 from chainrule.train.prepare import Prepared
 from chainrule.train.randomness import preserved_randomness
-from chainrule.train.records import Listener
+from chainrule.train.records import Listener, plural
 from chainrule.train.run_folder import as_tables
 
 
 def build_job(
-    config: TrainConfig, folder: Path, data: Prepared, engine: Engine, listener: Listener
+    config: TrainConfig, folder: Path, data: Prepared, engine: Engine, bigram_loss: float, listener: Listener
 ) -> tuple[Job, Choice]:
     """Make what the loop works with; the job's configuration has its automatic choices resolved."""
     device = choose_device(config)
@@ -34,9 +34,18 @@ def build_job(
     if config.precision == "float64" or (config.precision == "auto" and config.gradient == "numerical"):
         model.double()
     job = Job(
-        config, model, make_optimizer(model, config.optimizer), next_token_loss, engine, data.training,
-        data.validation, device, folder, facts={},
-    )  # fmt: skip
+        config=config,
+        model=model,
+        optimizer=make_optimizer(model, config.optimizer),
+        loss=next_token_loss,
+        engine=engine,
+        training=data.training,
+        validation=data.validation,
+        device=device,
+        folder=folder,
+        bigram_loss=bigram_loss,
+        facts={},
+    )
     choice = _precision(job, listener)
     config = replace(config, precision=choice.precision, device=_resolved_device(config))
     job = replace(
@@ -96,30 +105,17 @@ def _facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
 
 
 def _announce(job: Job, data: Prepared, choice: Choice, listener: Listener) -> None:
-    """Say what is trained on what, and every automatic choice with its reason."""
-    config, facts, model = job.config, data.facts, job.model
-    listener.say(
-        "data",
-        f"{facts.source}: {facts.training_files:,} files, {facts.training_bytes / 1e6:.1f} MB to train on; "
-        f"{facts.validation_files:,} files, {facts.validation_bytes / 1e6:.1f} MB to validate",
-    )
-    if facts.left_out:
-        listener.say("left out", facts.left_out)
-    listener.say(
-        "tokens",
-        f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of "
-        f"{data.vocabulary:,} byte pairs, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
-    )
+    """Say what is trained, and every automatic choice with its reason."""
+    config, model, windows = job.config, job.config.model, job.batch_size
     listener.say(
         "model",
-        f"Transformer, {config.model.layers} layers, {config.model.heads} heads, {config.model.hidden} hidden, "
-        f"context {config.model.context}: {count(model):,} parameters",
+        f"Transformer, {model.layers} layers, {model.heads} heads, {model.hidden} hidden, context {model.context}: "
+        f"{count(job.model):,} parameters",
     )
-    windows = job.batch_size
     listener.say(
         "update",
-        f"{config.optimizer.name}, {config.method}: {windows:,} {'window' if windows == 1 else 'windows'} of "
-        f"{len(job.training):,}, {windows * config.model.context:,} tokens; {config.steps:,} steps",
+        f"{config.optimizer.name}, {config.method}: {plural(windows, 'window')} of {len(data.training):,}, "
+        f"{windows * model.context:,} tokens; {plural(config.steps, 'step')}",
     )
-    listener.say("gradient", f"{config.gradient} on {job.device.type}, {torch.get_num_threads()} threads")
+    listener.say("gradient", f"{config.gradient} on {job.device.type}, {plural(torch.get_num_threads(), 'thread')}")
     listener.say("precision", f"{choice.precision}, {choice.reason}")

@@ -44,6 +44,7 @@ class Job:
     validation: Windows
     device: torch.device
     folder: Path
+    bigram_loss: float
     facts: dict[str, Any]
 
     @property
@@ -168,7 +169,7 @@ def evaluate(job: Job, state: State, events: Events, listener: Listener) -> bool
     best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
     if best:
         state.best_loss, state.best_step = loss, state.step
-    evaluation = Evaluation(state.step, loss, windows, best)
+    evaluation = Evaluation(state.step, loss, windows, best, job.bigram_loss)
     events.evaluation(evaluation)
     listener.evaluated(evaluation)
     return best

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from chainrule.data.bigram import Bigram, bigram_loss, fit_bigram
 from chainrule.data.split import limit, split
 from chainrule.data.text import Corpus, read_text, standard_library
 from chainrule.data.tokenizer import Tokens, encode, load_tokenizer, train_tokenizer
@@ -17,7 +18,7 @@ from chainrule.data.windows import Windows, require_windows
 from chainrule.errors import CheckpointError, DataError
 from chainrule.train.atomic import read_json, write_folder, write_json, write_text
 from chainrule.train.config import TrainConfig
-from chainrule.train.records import Listener
+from chainrule.train.records import Listener, plural
 
 FOLDER = "data"
 LIBRARY_MEGABYTES = 6.0
@@ -70,6 +71,35 @@ def prepare(config: TrainConfig, listener: Listener) -> Prepared:
         left_out,
     )
     return require_enough(_windows(tokenizer, training, validation, config, facts), config)
+
+
+def baseline(data: Prepared, listener: Listener) -> tuple[Bigram, float]:
+    """Say what was read; fit the bigram model on the training tokens and measure it on the validation windows."""
+    facts = data.facts
+    listener.say(
+        "data",
+        f"{facts.source}: {plural(facts.training_files, 'file')}, {size(facts.training_bytes)} to train on; "
+        f"{plural(facts.validation_files, 'file')}, {size(facts.validation_bytes)} to validate",
+    )
+    if facts.left_out:
+        listener.say("left out", facts.left_out)
+    listener.say(
+        "tokens",
+        f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of "
+        f"{data.vocabulary:,} byte pairs, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
+    )
+    with listener.phase("fitting the bigram baseline"):
+        bigram = fit_bigram(data.training.tokens, data.vocabulary)
+        loss = bigram_loss(bigram, data.validation)
+    listener.say(
+        "to beat", f"bigram model: {loss:.4f} nats per validation token (prior strength {bigram.strength:.3g})"
+    )
+    return bigram, loss
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _limited(corpus: Corpus, config: TrainConfig) -> tuple[Corpus, str]:

@@ -35,12 +35,19 @@ class Evaluation:
     loss     mean over the tokens of `windows` validation windows, in nats per token
     windows  that were measured
     best     it is the lowest of this run so far
+    to_beat  loss of the bigram baseline, on all validation windows; None if it is not known
     """
 
     step: int
     loss: float
     windows: int
     best: bool = False
+    to_beat: float | None = None
+
+
+def plural(number: int, noun: str) -> str:
+    """1 file, 2 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Report(Protocol):

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from chainrule.data.bigram import Bigram, bigram_loss, fit_bigram
 from chainrule.train.atomic import write_json
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import State, discard_after, load_checkpoint, newest_checkpoint, read_state, step_of
@@ -20,7 +19,7 @@ from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, finish
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.loop import Job, Watcher, micro_batches, train_loop
-from chainrule.train.prepare import Prepared, load_prepared, prepare, save_prepared
+from chainrule.train.prepare import Prepared, baseline, load_prepared, prepare, save_prepared
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
@@ -79,10 +78,10 @@ def _train(
         write_config(folder, run.config, run.remarks)
     else:
         _use_threads(read_state(run.checkpoint)["threads"], listener)
-    job, choice = build_job(run.config, folder, data, engine, listener)
+    bigram, bigram_loss = baseline(data, listener)
+    job, choice = build_job(run.config, folder, data, engine, bigram_loss, listener)
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, "precision": choice.reason})
-    bigram = _baseline(job, data, listener)
     events = Events(folder)
     try:
         state = _state(run, job, events, listener)
@@ -104,16 +103,6 @@ def _use_threads(threads: int, listener: Listener) -> None:
     if torch.get_num_threads() != threads:
         listener.say("threads", f"{threads}, as the run began, instead of {torch.get_num_threads()}")
         torch.set_num_threads(threads)
-
-
-def _baseline(job: Job, data: Prepared, listener: Listener) -> tuple[Bigram, float]:
-    with listener.phase("fitting the bigram baseline"):
-        bigram = fit_bigram(data.training.tokens, data.vocabulary)
-        loss = bigram_loss(bigram, job.validation)
-    listener.say(
-        "to beat", f"bigram model: validation loss {loss:.4f} nats per token (prior strength {bigram.strength:.3g})"
-    )
-    return bigram, loss
 
 
 def _state(run: Run, job: Job, events: Events, listener: Listener) -> State:
