@@ -281,7 +281,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def _largest(value: Tensor) -> float:
-    finite = value[value.isfinite()] if value.is_floating_point() else value[:0]
+    finite = value[value.isfinite()]
     return finite.abs().max().item() if finite.numel() else 0.0
 
 

@@ -12,9 +12,13 @@ from chainrule.derivatives import (
     flat,
     indexing,
     matmul,
+    norm,
     normalization,
     padding,
+    reduction,
+    selection,
     shape,
+    softmax,
 )
 from chainrule.derivatives.rule import merge
 
@@ -25,6 +29,10 @@ FAMILIES = (
     activation,
     shape,
     padding,
+    norm,
+    reduction,
+    selection,
+    softmax,
     matmul,
     einsum,
     indexing,
