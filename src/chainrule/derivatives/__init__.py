@@ -5,12 +5,15 @@ from __future__ import annotations
 from chainrule.derivatives import (
     activation,
     arithmetic,
+    attention,
     choice,
+    cross_entropy,
     einsum,
     elementwise,
     embedding,
     flat,
     indexing,
+    loss,
     matmul,
     norm,
     normalization,
@@ -38,6 +41,9 @@ FAMILIES = (
     indexing,
     embedding,
     normalization,
+    attention,
+    loss,
+    cross_entropy,
     flat,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)
