@@ -38,8 +38,8 @@ def make_app() -> App:
             "Exit codes: 0 pass, 1 fail, 2 misuse, 3 unresolved."
         ),
     )
-    for command in COMMANDS:
-        app.command(command)
+    for place, command in enumerate(COMMANDS):
+        app.command(command, sort_key=place)
     return app
 
 

@@ -20,6 +20,7 @@ from chainrule.train.results import Results
 LABEL = 12
 PLAIN_SECONDS = 10.0
 SMOOTH = 20
+STOPPING = "stopping after this step; Ctrl-C again stops at once, at the last checkpoint"
 
 
 class Pace:
@@ -112,6 +113,10 @@ class Plain:
         """Print a validation loss."""
         self.say(f"{evaluation.step}/{self._steps}", f"validation {validation_line(evaluation)}")
 
+    def stopping(self) -> None:
+        """Say what Ctrl-C does."""
+        self.say("", STOPPING)
+
     def end(self) -> None:
         """Nothing is open."""
 
@@ -178,6 +183,10 @@ class Terminal:
         text.append(f"{evaluation.loss:.4f}", style="bold not dim green" if beaten else "bold not dim")
         text.append("" if evaluation.to_beat is None else f"  bigram {evaluation.to_beat:.4f}")
         self.say(f"step {evaluation.step}", text.append("  best so far" if evaluation.best else "", style="not dim"))
+
+    def stopping(self) -> None:
+        """Say what Ctrl-C does."""
+        self.say("", Text(STOPPING, style="yellow"))
 
     def end(self) -> None:
         """Leave the bar as it is."""

@@ -171,3 +171,10 @@ def test_a_folder_is_verified_file_by_file(tmp_path):
     (tmp_path / "a" / "two").unlink()
     with pytest.raises(CheckpointError, match=r"two is missing"):
         verify_folder(tmp_path / "a")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    model, optimizer = make()
+    with pytest.raises(CheckpointError, match=r"step-000001 cannot be written: .*; what was saved before is untouched"):
+        save_checkpoint(tmp_path, model, optimizer, State(step=1), {})

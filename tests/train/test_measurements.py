@@ -157,7 +157,7 @@ def test_metrics_after_the_checkpoint_are_forgotten(tmp_path):
 
 def test_a_file_that_is_no_metrics_file_is_named(tmp_path):
     (tmp_path / "metrics.sqlite").write_bytes(b"no database at all " * 100)
-    with pytest.raises(CheckpointError, match=r"metrics.sqlite is no usable metrics file"):
+    with pytest.raises(CheckpointError, match=r"metrics.sqlite is no metrics file"):
         Events(tmp_path)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from chainrule.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -23,20 +25,27 @@ Writer = Callable[[Path], None]
 
 def write_folder(target: Path, files: Mapping[str, Writer]) -> None:
     """Make the folder `target`; each file is made by its writer. An older `target` is replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(target.parent)
-    writing = target.parent / f"{_WRITING}{target.name}"
-    writing.mkdir()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(target.parent)
+        writing = target.parent / f"{_WRITING}{target.name}"
+        _fill(writing, files)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(writing, target)
+        _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{target} cannot be written: {error}; what was saved before is untouched") from None
+
+
+def _fill(folder: Path, files: Mapping[str, Writer]) -> None:
+    folder.mkdir()
     for name, write in files.items():
-        write(writing / name)
-        _sync(writing / name)
-    manifest = {name: _digest(writing / name) for name in files}
-    write_text(writing / MANIFEST, json.dumps(manifest, indent=1))
-    _sync(writing)
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(writing, target)
-    _sync(target.parent)
+        write(folder / name)
+        _sync(folder / name)
+    manifest = {name: _digest(folder / name) for name in files}
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    _sync(folder)
 
 
 def write_text(path: Path, text: str) -> None:

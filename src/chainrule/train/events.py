@@ -28,33 +28,39 @@ class Events:
     """The writer's end. Each row is committed at once: a killed run keeps what it had."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / FILE
+        self._path = folder / FILE
         try:
-            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database = sqlite3.connect(self._path, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise CheckpointError(f"{path} is no usable metrics file: {error}; move it away and resume again") from None
+            raise CheckpointError(f"{self._path} is no metrics file: {error}; move it away and resume again") from None
 
     def step(self, record: StepRecord) -> None:
         """Write one update."""
         row = (record.step, record.loss, record.learning_rate, record.gradient_norm, record.tokens, record.seconds)
-        self._database.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._write("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write one validation loss."""
         row = (evaluation.step, evaluation.loss, evaluation.windows)
-        self._database.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row)
+        self._write("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row)
 
     def note(self, kind: str, text: str = "") -> None:
         """Write that something happened."""
-        self._database.execute("INSERT INTO events VALUES (?, ?, ?)", (time.time(), kind, text))
+        self._write("INSERT INTO events VALUES (?, ?, ?)", (time.time(), kind, text))
 
     def forget_after(self, step: int) -> None:
         """Delete what a killed run wrote after the checkpoint from which it is resumed."""
-        self._database.execute("DELETE FROM steps WHERE step > ?", (step,))
-        self._database.execute("DELETE FROM evaluations WHERE step > ?", (step,))
+        self._write("DELETE FROM steps WHERE step > ?", (step,))
+        self._write("DELETE FROM evaluations WHERE step > ?", (step,))
+
+    def _write(self, statement: str, row: tuple[object, ...]) -> None:
+        try:
+            self._database.execute(statement, row)
+        except sqlite3.DatabaseError as error:
+            raise CheckpointError(f"{self._path} cannot be written: {error}; the checkpoints are untouched") from None
 
     def close(self) -> None:
         """Close the file; its WAL is merged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -18,8 +18,8 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into `stop.requested`; a second one raises KeyboardInterrupt at once.
+def stop_on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM into `stop.requested`, and `tell` it; a second one raises KeyboardInterrupt.
 
     Outside the main thread signals cannot be caught and nothing is changed. The handlers of before come back.
     """
@@ -29,6 +29,7 @@ def stop_on_signals() -> Iterator[Stop]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
+        tell()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -82,6 +82,9 @@ class Listener(Protocol):
     def evaluated(self, evaluation: Evaluation) -> None:
         """Hear of a validation loss."""
 
+    def stopping(self) -> None:
+        """Hear that a stop was asked for; it comes after the step in progress, which may take long."""
+
     def end(self) -> None:
         """Hear that the loop is over, for whatever reason."""
 
@@ -107,6 +110,9 @@ class Silent:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Ignore a validation loss."""
+
+    def stopping(self) -> None:
+        """Ignore that a stop was asked for."""
 
     def end(self) -> None:
         """Ignore the end."""

@@ -88,7 +88,7 @@ def _train(
         if run.checkpoint is None and not _passes(job, folder, preflight, listener):
             events.note("refused", "preflight")
             return finish(job, state, data, bigram, choice, "refused by preflight", listener, start)
-        with stop_on_signals() as stop:
+        with stop_on_signals(listener.stopping) as stop:
             train_loop(job, state, events, listener, watchers, stop)
         outcome: Outcome = "finished" if state.step >= job.config.steps else "interrupted"
         results = finish(job, state, data, bigram, choice, outcome, listener, start)
