@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,22 @@ from chainrule.autodiff.bound import bound_shares
 from chainrule.autodiff.reverse import active_values
 from chainrule.graph import Graph, Ref, Value
 from chainrule.tolerance import Limit, agreement_limit
+
+aten = torch.ops.aten
+CARRIERS = frozenset(
+    {
+        aten._to_copy.default,
+        aten.alias.default,
+        aten.clone.default,
+        aten.view.default,
+        aten._unsafe_view.default,
+        aten.t.default,
+        aten.transpose.int,
+        aten.permute.default,
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -51,17 +68,31 @@ def agreements(
 
 
 def leaf_bounds(graph: Graph, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]) -> dict[Ref, float]:
-    """‖Σ |ȳ|·|∂y/∂x|‖ for each trainable leaf: the size of what its gradient sums, before anything cancels."""
+    """‖Σ |ȳ|·|∂y/∂x|‖ for each trainable leaf: the size of what its gradient sums, before anything cancels.
+
+    Where a leaf is cast or laid out anew before it is used (autocast does so to every weight), the sum that cancels is
+    that of the user behind: its bound is carried through.
+    """
     leaves = {Ref(leaf.name) for leaf in graph.parameters.values()}
+    carried = _carried(graph, leaves)
     active = active_values(graph)
     sums: dict[Ref, Tensor] = {}
-    for node in graph.nodes:
+    for node in reversed(graph.nodes):
         arrives = Ref(node.name) in adjoints or any(Ref(node.name, i) in adjoints for i in range(_outputs(node.spec)))
-        if arrives and any(ref in leaves for ref in node.refs()) and any(ref in active for ref in node.refs()):
-            for ref, bound in bound_shares(node, values, adjoints):
-                if ref in leaves:
+        if arrives and any(ref in carried for ref in node.refs()) and any(ref in active for ref in node.refs()):
+            for ref, bound in bound_shares(node, values, ChainMap(sums, dict(adjoints))):
+                if ref in carried:
                     sums[ref] = sums[ref] + bound if ref in sums else bound
-    return {ref: float(bound.norm()) for ref, bound in sums.items()}
+    return {ref: float(sums[ref].norm()) for ref in leaves if ref in sums}
+
+
+def _carried(graph: Graph, leaves: set[Ref]) -> set[Ref]:
+    """The leaves, and what casts and changes of layout make of them."""
+    carried = set(leaves)
+    for node in graph.nodes:
+        if node.op in CARRIERS and any(ref in carried for ref in node.refs()):
+            carried.add(Ref(node.name))
+    return carried
 
 
 def _outputs(spec: object) -> int:
