@@ -52,12 +52,10 @@ def test_each_mistake_gets_its_own_hint(mistake, words):
     assert words in sentences[0]
 
 
-def test_a_gradient_that_is_wrong_in_no_simple_way_is_described_by_its_extent():
+def test_a_gradient_that_is_wrong_in_no_simple_way_gets_no_hint():
     noise = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    (sentence,) = hints(TRUTH + noise, TRUTH)
-
-    assert "of 36 elements differ" in sentence
+    assert [] == hints(TRUTH + noise, TRUTH)
 
 
 def test_a_mask_that_was_left_out_is_told_from_one_that_drops_too_much():

@@ -14,8 +14,8 @@ FITS = 1e-3  # a pattern explains the difference when what it leaves over is bel
 
 
 def hints(yours: Tensor, truth: Tensor) -> list[str]:
-    """Sentences on how `yours` differs from `truth` (same shape, float64); the best explanation first."""
-    return list(_hints(yours, truth)) or [_extent(yours - truth)]
+    """Sentences on how `yours` differs from `truth` (same shape, float64), the best explanation first; none may fit."""
+    return list(_hints(yours, truth))
 
 
 def _hints(yours: Tensor, truth: Tensor) -> Iterator[str]:
@@ -98,8 +98,3 @@ def _missing_term(difference: Tensor) -> Iterator[str]:
         if float((difference - difference.mean(axis, keepdim=True)).norm()) <= FITS * float(difference.norm()):
             yield f"the difference is constant along axis {axis}: a term that is summed or averaged over it is missing"
 
-
-def _extent(difference: Tensor) -> str:
-    size = difference.abs()
-    wrong = int((size > 1e-3 * size.max()).sum())
-    return f"{wrong:,} of {difference.numel():,} elements differ ({wrong / max(difference.numel(), 1):.1%})"
