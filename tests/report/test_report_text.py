@@ -2,7 +2,7 @@
 
 import io
 
-from chainrule.finding import Finding, StageResult
+from chainrule.finding import Finding, Line, StageResult
 from chainrule.report import Report, show
 from chainrule.report.terminal import STYLES
 from chainrule.report.text import lines, text
@@ -96,6 +96,30 @@ def test_a_node_that_does_not_fit_beside_the_code_gets_its_own_line():
 
     assert "  --> model.py:118   weights = FastSoftmax.apply(scores)\n" in narrow
     assert "\n      node softmax_7, scores_BHTT (4, 8, 64, 64) float32\n" in narrow
+
+
+def test_a_file_below_the_working_folder_is_named_from_there(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    here, elsewhere = (
+        Finding("x", "error", "", "m", source=Line(f, 3)) for f in (f"{tmp_path}/a/model.py", "/lib/b.py")
+    )
+
+    assert "  --> a/model.py:3\n" in text(Report((here,)))
+    assert "  --> /lib/b.py:3\n" in text(Report((elsewhere,)))
+
+
+def test_a_long_line_of_code_and_a_long_remark_are_broken():
+    code = "weights = FastSoftmax.apply(scores.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf))"
+    row = (
+        "chain rule",
+        "1.0",
+        "derivative of the forward of FastSoftmax; first formula: y_i = exp self_i / Σ exp self_j",
+    )
+    printed = text(Report((Finding("x", "error", "", "m", source=Line("m.py", 3, code), rows=(row,)),)), 90)
+
+    assert f"  --> m.py:3\n      {code}\n" in printed
+    assert "  chain rule  1.0   derivative of the forward of FastSoftmax; first formula: y_i = exp\n" in printed
+    assert f"\n{' ' * 20}self_i / Σ exp self_j\n" in printed
 
 
 def test_a_report_of_nothing_claims_nothing_about_gradients():

@@ -97,7 +97,7 @@ def _source(finding: Finding) -> str:
     source = finding.source
     if source is None:
         return ""
-    place = f'<span class="quiet">{escape(source.file)}:{source.line}</span>'
+    place = f'<span class="quiet">{escape(words.place(source))}</span>'
     return f'<div class="line mono">{place}{escape(source.code.strip())}</div>'
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from chainrule.finding import Finding, Line
 from chainrule.report.contents import Contents
 from chainrule.report.json import plain
+from chainrule.report.words import file_name
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
@@ -61,7 +62,7 @@ def _physical(source: Line) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    path = Path(file)
+    path = Path(file_name(file))
     return path.as_uri() if path.is_absolute() else quote(path.as_posix())
 
 

@@ -72,7 +72,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
     yield from _headline(finding, width)
     if finding.source or "node" in finding.evidence:
         yield from _place(finding, width)
-    yield from _rows(finding.rows)
+    yield from _rows(finding.rows, width)
     for note in finding.notes:
         yield from _paragraph(note, width, indent="  ")
     yield from _last(finding, width)
@@ -92,16 +92,17 @@ def _headline(finding: Finding, width: int) -> Iterator[Line]:
 
 
 def _place(finding: Finding, width: int) -> Iterator[Line]:
-    """The user's line, and the node that it became; on a line of its own if there is no room."""
+    """The user's line, and the node that it became; each on a line of its own where there is no room."""
     source, node = finding.source, _node(finding)
-    place = f"{source.file}:{source.line}" if source else "(no line of yours)"
-    code = f"   {source.code.strip()}" if source and source.code else ""
-    spans = (("  --> ", "quiet"), (place, "where"), (code, ""))
-    if 6 + len(place) + len(code) + 3 + len(node) <= width:
-        yield (*spans, (f"   {node}" if node else "", "quiet"))
-    else:
-        yield spans
-        yield ((f"      {node}", "quiet"),)
+    place = words.place(source) if source else "(no line of yours)"
+    line: list[tuple[str, str]] = [("  --> ", "quiet"), (place, "where")]
+    for part, role in ((source.code.strip() if source else "", ""), (node, "quiet")):
+        if part and sum(len(text) for text, _ in line) + 3 + len(part) > width:
+            yield tuple(line)
+            line = [("      " + part, role)]
+        elif part:
+            line.append(("   " + part, role))
+    yield tuple(line)
 
 
 def _node(finding: Finding) -> str:
@@ -112,11 +113,15 @@ def _node(finding: Finding) -> str:
     return f"node {evidence['node']}" + (f", {what}" if what else "")
 
 
-def _rows(rows: tuple[tuple[str, str, str], ...]) -> Iterator[Line]:
+def _rows(rows: tuple[tuple[str, str, str], ...], width: int) -> Iterator[Line]:
     label_width = max((len(label) for label, _, _ in rows), default=0) + 2
     value_width = max((len(value) for _, value, _ in rows), default=0)
+    left = 2 + label_width + value_width + 3
     for label, value, remark in rows:
-        yield ((f"  {label:<{label_width}}", ""), (f"{value:>{value_width}}", "strong"), (f"   {remark}", "quiet"))
+        first, *rest = _wrap(remark, max(width - left, 30))
+        yield ((f"  {label:<{label_width}}", ""), (f"{value:>{value_width}}", "strong"), (f"   {first}", "quiet"))
+        for line in rest:
+            yield ((" " * left + line, "quiet"),)
 
 
 def _last(finding: Finding, width: int) -> Iterator[Line]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from chainrule.finding import Finding, StageResult
+from pathlib import Path
+
+from chainrule.finding import Finding, Line, StageResult
 from chainrule.report.contents import ORDER, Contents
 
 
@@ -54,6 +56,17 @@ def _sight(contents: Contents) -> str:
         return "no gradient stage ran, so nothing is said of the gradients"
     size = f"an error of {resolution(coarsest)} of a gradient's norm"
     return f"{compared[0].summary}; {size} would have been seen by every stage that has a resolution"
+
+
+def file_name(file: str) -> str:
+    """A file below the working folder by its relative path, as compilers do; any other as it is."""
+    path = Path(file)
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else file
+
+
+def place(source: Line) -> str:
+    """`model.py:118`."""
+    return f"{file_name(source.file)}:{source.line}"
 
 
 def origin(contents: Contents) -> str:
