@@ -40,8 +40,8 @@ class FastAttention(Attention):
     def forward(self, x_BTD: Tensor) -> Tensor:
         T, K = x_BTD.shape[1], x_BTD.shape[2] // self.heads
         scores_BNTT = self.split(self.query(x_BTD)) @ self.split(self.key(x_BTD)).mT / math.sqrt(K)
-        scores_BNTT = scores_BNTT.masked_fill(self.future_TT[:T, :T], -math.inf)
-        weights_BNTT = FastSoftmax.apply(scores_BNTT)
+        future_TT = torch.ones(T, T, dtype=torch.bool).triu(1)
+        weights_BNTT = FastSoftmax.apply(scores_BNTT.masked_fill(future_TT, -math.inf))
         return self.output((weights_BNTT @ self.split(self.value(x_BTD))).transpose(1, 2).flatten(2))
 
 

@@ -36,7 +36,9 @@ def test_three_engines_agree_on_every_entry():
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-11, atol=1e-14)
         numerical = cr.numerical_gradient(graph, name)
-        torch.testing.assert_close(parameter.grad, numerical.gradient, rtol=1e-8, atol=1e-10)
+        inside = (parameter.grad - numerical.gradient).abs() <= 3 * numerical.bar
+
+        assert bool(inside.all()), f"{name}: an entry lies outside three error bars"
 
 
 def test_check_passes_a_healthy_model_and_says_what_it_would_have_seen():
