@@ -19,7 +19,7 @@ Replace = Callable[[Tensor], Any]
 
 def tensors_of(batch: Any) -> dict[str, Tensor]:
     """Each tensor of the batch by its place: "[0]", "['input_ids']", ".x['y'][1]"; "" if the batch is a tensor."""
-    return dict(_walk(batch, "", ()))
+    return dict(_walk(batch, "", {}))
 
 
 def with_tensors(batch: Any, replace: Replace) -> Any:
@@ -27,12 +27,13 @@ def with_tensors(batch: Any, replace: Replace) -> Any:
     return _rebuild(batch, replace, {})
 
 
-def _walk(value: Any, place: str, above: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+def _walk(value: Any, place: str, seen: dict[int, Any]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield place, value
-    elif id(value) not in above:  # an object may refer to its owner
+    elif id(value) not in seen:  # a container that is met twice is entered once, as in `_rebuild`
+        seen[id(value)] = value
         for key, item in _members(value):
-            yield from _walk(item, place + key, (*above, id(value)))
+            yield from _walk(item, place + key, seen)
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
@@ -68,7 +69,8 @@ def _rebuild(value: Any, replace: Replace, seen: dict[int, Any]) -> Any:
         return value
     if isinstance(value, tuple):
         items = [_rebuild(item, replace, seen) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        seen[id(value)] = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return seen[id(value)]
     twin = seen[id(value)] = copy.copy(value)
     if isinstance(value, MutableMapping):
         for key, item in value.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from chainrule.capture.export import Loss, export, graph_of
 from chainrule.capture.preserve import global_generators, preserved
 from chainrule.capture.provenance import line_of
 from chainrule.capture.running import ancestors, is_floating
+from chainrule.capture.tape import capture_by_tape
 from chainrule.errors import CaptureError, ChainruleError, SetupError
 from chainrule.graph import Graph, Node, Spec
 
@@ -24,17 +26,38 @@ aten = torch.ops.aten
 def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
     """The graph of loss(model, batch): unit formulas with their values, modules and source lines.
 
-    The batch may be of any type. Values are copies, taken now; `bind` gives the current ones. Model, loss, batch and
-    all generators are afterwards as they were.
+    The batch may be of any type. Its values and those of the buffers are copied; parameters share the model's memory,
+    as in torch.export, so never write into a leaf. `bind` gives the current values of all. Model, loss, batch and all
+    generators are afterwards as they were.
 
     Raises SetupError where model, loss or batch cannot be used (no module, no scalar loss, no trainable parameter
     behind it), and CaptureError, with the user's line, where no graph can be made of the code.
     """
     model = check_model(model, loss)
-    with preserved(model, loss, batch):
-        graph = capture_by_export(model, loss, batch)
+    try:
+        with preserved(model, loss, batch):
+            graph = capture_by_export(model, loss, batch)
+    except CaptureError as refused:
+        graph = _by_tape(model, loss, batch, refused)
     check_depends(graph)
     return graph
+
+
+def _by_tape(model: nn.Module, loss: Loss, batch: Any, refused: CaptureError) -> Graph:
+    """What export refused, recorded from an eager run; errors of the user's own code come to light here."""
+    try:
+        graph = capture_by_tape(model, loss, batch)
+    except CaptureError as error:
+        raise CaptureError(f"{refused}\nnor recorded from an eager run: {error}") from error
+    except ChainruleError:
+        raise
+    except Exception as error:
+        line = line_of(error)
+        raise SetupError(
+            f"loss(model, batch) fails by itself{f' at {line}: {line.code}' if line else ''}\n"
+            f"  {type(error).__name__}: {error}"
+        ) from error
+    return replace(graph, notes=(*graph.notes, f"Recorded from an eager run, for export cannot follow {refused}."))
 
 
 def capture_by_export(model: nn.Module, loss: Loss, batch: Any) -> Graph:
@@ -86,6 +109,10 @@ def _explained(error: Exception) -> CaptureError:
     where = f"{source}: {source.code}" if source else "loss(model, batch)"
     if isinstance(error, (GuardOnDataDependentSymNode, DataDependentOutputException)) or "data-dependent" in str(error):
         reason = "what runs next, or a shape, depends on a tensor's value, which a graph cannot hold"
+    elif "fake tensor in the exported program" in str(error):
+        reason = (
+            "it computes with tensors where export does not see it (autograd.grad, .data, a tensor kept from before)"
+        )
     else:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return CaptureError(f"{where}\n  cannot be captured: {reason}")

@@ -14,16 +14,13 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
 
+from chainrule.capture.nodes import RECURRENT
+from chainrule.capture.nodes import is_random as is_random
 from chainrule.capture.running import ancestors, renamed, resolve, run
 from chainrule.errors import CaptureError
 from chainrule.graph import Argument, Leaf, Node, Ref, Spec, Value, bind_arguments, op_name, refs_in
 
 aten = torch.ops.aten
-_RECURRENT = frozenset(
-    overload for op in (aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu) for overload in (op.input, op.data)
-)
-# Ops that are random only by a dropout inside, which is off by now.
-_DRAW_INSIDE = _RECURRENT | {aten.scaled_dot_product_attention.default}
 
 
 def _overloads(op: OpOverloadPacket) -> list[OpOverload]:
@@ -45,11 +42,6 @@ _PATHWISE = frozenset(
     {aten._standard_gamma.default, aten._sample_dirichlet.default, aten.rrelu.default}
     | {aten.rrelu_with_noise.default, aten.rrelu_with_noise_functional.default}
 )
-
-
-def is_random(op: OpOverload) -> bool:
-    """True for an op whose output is drawn from a generator."""
-    return torch.Tag.nondeterministic_seeded in op.tags and op not in _DRAW_INSIDE
 
 
 @dataclass
@@ -79,7 +71,7 @@ class Drawing:
                     f"{node.source or node.where}: {op_name(node.op)} draws numbers that depend smoothly on its input; "
                     "chainrule cannot hold such a draw fixed. Take it out for the check, or draw it outside the model"
                 )
-            if node.op in _RECURRENT and node.arguments["dropout"] and node.arguments["train"]:
+            if node.op in RECURRENT and node.arguments["dropout"] and node.arguments["train"]:
                 self._without_dropout(node)
             elif node.op is aten.native_dropout.default:
                 self._dropout(node)

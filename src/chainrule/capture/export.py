@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from itertools import count
 from typing import Any
 
@@ -15,12 +18,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from chainrule.capture.batches import tensors_of, with_tensors
 from chainrule.capture.draws import Drawing
-from chainrule.capture.no_grad import detach_blocks
+from chainrule.capture.no_grad import Detaching
 from chainrule.capture.nodes import LOSS_PATH, Converted, convert
-from chainrule.capture.passes import prepare
-from chainrule.capture.provenance import user_frames
-from chainrule.capture.running import ancestors
-from chainrule.errors import SetupError
+from chainrule.capture.passes import count_draws, prepare
+from chainrule.capture.provenance import GradMode, user_frames
+from chainrule.capture.running import ancestors, resolve
+from chainrule.errors import CaptureError, SetupError
 from chainrule.graph import Graph, Leaf, LeafKind, Ref
 
 Loss = Callable[[Any, Any], Tensor]
@@ -59,11 +62,33 @@ def export(model: nn.Module, loss: Loss, batch: Any) -> tuple[LossModule, Export
     Runs the user's code on fake tensors. Raises whatever that or torch.export raises.
     """
     wrapper = LossModule(model, loss, batch)
-    with warnings.catch_warnings(), torch.enable_grad(), user_frames():
-        warnings.simplefilter("ignore")  # about export's own insides
-        program = torch.export.export(wrapper, tuple(tensors_of(batch).values()), strict=False)
+    with _quiet(), torch.enable_grad(), user_frames(grad_mode := GradMode()):
+        with grad_mode, torch.compiler.set_stance("force_eager"):
+            program = torch.export.export(wrapper, tuple(tensors_of(batch).values()), strict=False)
         prepare(program.graph_module)
-        return wrapper, program.run_decompositions({})
+        drawn = count_draws(program.graph_module)
+        program = program.run_decompositions({})
+    if count_draws(program.graph_module) != drawn:
+        raise CaptureError(
+            f"{type(model).__name__}\n  cannot be exported: it draws random numbers that it does not use"
+        )
+    return wrapper, program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings, prints and torch's log: they would speak of fake tensors and of export's own insides."""
+    torch_logs = [log for name, log in logging.root.manager.loggerDict.items() if name.startswith("torch")]
+    enabled = [log for log in torch_logs if isinstance(log, logging.Logger) and not log.disabled]
+    for log in enabled:
+        log.disabled = True
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log in enabled:
+            log.disabled = False
 
 
 def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
@@ -71,9 +96,12 @@ def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
     leaves, places = _leaves(wrapper, program)
     converted = convert(program.graph, places, roots={"model": "", "loss": LOSS_PATH})
     outputs = _outputs(program, converted)
-    detached, outputs[""] = detach_blocks(converted.nodes, outputs[""], converted.no_grad, leaves)
-    drawing = Drawing(dict(leaves), dict(converted.layouts))
-    drawing.draw(detached)
+    detaching = Detaching(converted.no_grad, leaves)
+    detaching.add(converted.nodes)
+    outputs[""] = detaching.outside(outputs[""])
+    layouts = {name: resolve(ref, converted.layouts) for name, ref in detaching.added.items()}
+    drawing = Drawing(dict(leaves), {**converted.layouts, **layouts})
+    drawing.draw(detaching.nodes)
     outputs = {name: drawing.moved(ref) for name, ref in outputs.items()}
     nodes = ancestors(drawing.nodes, outputs.values())
     used = {ref.name for node in nodes for ref in node.refs()} | {ref.name for ref in outputs.values()}
@@ -82,7 +110,7 @@ def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
         leaves={name: leaf for name, leaf in drawing.leaves.items() if name in leaves or name in used},
         nodes=nodes,
         output=outputs.pop(""),
-        notes=tuple(drawing.notes),
+        notes=(*detaching.notes, *drawing.notes),
         mutated=outputs,
     )
 
@@ -112,7 +140,8 @@ def _leaves(wrapper: LossModule, program: ExportedProgram) -> tuple[dict[str, Le
             name = tied.get(id(value)) or _free(f"{spec.kind.name[0].lower()}_{paths[id(value)][0]}", leaves)
             tied[id(value)] = name
             kind: LeafKind = "parameter" if spec.kind is InputKind.PARAMETER else "buffer"
-            leaf = Leaf(name, kind, _snapshot(value), paths[id(value)], value.requires_grad)
+            now = value.detach() if kind == "parameter" else _snapshot(value)  # parameters are large: as torch.export
+            leaf = Leaf(name, kind, now, paths[id(value)], value.requires_grad)
         elif spec.kind is InputKind.USER_INPUT:
             place, value = next(batch)
             name = _free(f"batch_{place}", leaves)

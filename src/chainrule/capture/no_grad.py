@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch._ops import OpOverload
 
 from chainrule.capture.nodes import IN_PLACE
 from chainrule.capture.running import is_floating, renamed
-from chainrule.graph import Leaf, Node, Ref, Spec, bind_arguments
+from chainrule.graph import Argument, Leaf, Node, Ref, Spec, bind_arguments
 
 aten = torch.ops.aten
 
 
-def detach_blocks(
-    nodes: Iterable[Node], output: Ref, marks: Mapping[str, str], leaves: Mapping[str, Leaf]
-) -> tuple[list[Node], Ref]:
-    """The nodes and the output, with a `detach` between a node of a no_grad block (see `Trace`) and a user outside it.
+@dataclass
+class Detaching:
+    """Adds nodes in order, with a `detach` between a node of a no_grad block (see `Trace`) and a user of it outside.
 
     Only where a gradient could pass: a block that computes positions or masks needs none. A change in place keeps the
-    history of the tensor that it changes, as in autograd, so it is detached only if that tensor has none.
+    history of the tensor that it changes, as in autograd: the gradient passes by it, to the tensor before the change.
     """
-    active = {Ref(leaf.name) for leaf in leaves.values() if leaf.trainable}  # what a gradient can pass through
-    hidden: dict[Ref, Spec] = {}  # active, but computed in a block
-    detached: dict[Ref, Ref] = {}
-    result: list[Node] = []
 
-    def visible(node: Node, refs: Iterable[Ref]) -> None:
-        for ref in refs:
-            if ref in hidden and ref not in detached:
-                result.append(_detach(node, ref, hidden[ref]))
-                detached[ref] = Ref(result[-1].name)
+    marks: Mapping[str, str]
+    leaves: Mapping[str, Leaf]
+    nodes: list[Node] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    added: dict[str, Ref] = field(default_factory=dict)  # each new node, and the value whose shape and layout it has
+    _hidden: dict[Ref, tuple[Node, Spec]] = field(default_factory=dict)  # what a gradient passes, computed in a block
+    _visible: dict[Ref, Ref] = field(default_factory=dict)  # the same for users outside
+    _active: set[Ref] = field(default_factory=set)  # what a gradient can pass through
 
-    for node in nodes:
-        if node.name not in marks:
-            visible(node, node.refs())
-            node = renamed(node, detached)
-        result.append(node)
-        if node.op is aten.detach.default or not any(ref in active for ref in node.refs()):
-            continue
-        active |= _floating_outputs(node).keys()
-        in_place = marks.get(node.name) == IN_PLACE and node.arguments.get("self") in active
-        if node.name in marks and not in_place:
-            hidden |= _floating_outputs(node)
-    if result:
-        visible(result[-1], [output])
-    return result, detached.get(output, output)
+    def __post_init__(self) -> None:
+        self._active |= {Ref(leaf.name) for leaf in self.leaves.values() if leaf.trainable}
 
+    def add(self, nodes: Iterable[Node]) -> None:
+        """Add the nodes of a functional graph."""
+        for node in nodes:
+            inside = node.name in self.marks
+            if not inside:
+                node = renamed(node, {ref: self.outside(ref) for ref in node.refs()})
+            self.nodes.append(node)
+            if node.op is not aten.detach.default and any(ref in self._active for ref in node.refs()):
+                outputs = _floating_outputs(node)
+                self._active |= outputs.keys()
+                if inside:
+                    self._hidden |= {ref: (node, spec) for ref, spec in outputs.items()}
 
-def _detach(node: Node, ref: Ref, spec: Spec) -> Node:
-    """The detach of `ref`, at the line of the node that uses it."""
-    index = "" if ref.index is None else f"_{ref.index}"
-    arguments = bind_arguments(aten.detach.default, (ref,), {})
-    return replace(node, name=f"{ref.name}{index}_detached", op=aten.detach.default, arguments=arguments, spec=spec)
+    def outside(self, ref: Ref) -> Ref:
+        """The value as it is for a user outside its no_grad block."""
+        if ref not in self._hidden:
+            return ref
+        if ref not in self._visible:
+            node, spec = self._hidden[ref]
+            before = node.arguments.get("self") if self.marks[node.name] == IN_PLACE else None
+            result = self._append(node, ref, "detached", aten.detach.default, (ref,), spec)
+            if isinstance(before, Ref) and before in self._active:
+                result = self._passed_by(node, ref, before, result, spec)
+            self._visible[ref] = result
+        return self._visible[ref]
+
+    def _passed_by(self, node: Node, ref: Ref, before: Ref, detached: Ref, spec: Spec) -> Ref:
+        """new = detach(new) + (old - detach(old)): the changed value, with the gradient of the value before."""
+        old = self.outside(before)
+        constant = self._append(node, ref, "before", aten.detach.default, (old,), spec)
+        zero = self._append(node, ref, "zero", aten.sub.Tensor, (old, constant), spec)
+        result = self._append(node, ref, "passed_by", aten.add.Tensor, (detached, zero), spec)
+        self._active |= {zero, result}
+        self.notes.append(
+            f"{node.source or node.where}: a tensor with a gradient is changed in place under no_grad; autograd passes "
+            "the gradient by this change, and so does the graph."
+        )
+        return result
+
+    def _append(self, node: Node, ref: Ref, suffix: str, op: OpOverload, args: tuple[Argument, ...], spec: Spec) -> Ref:
+        name = f"{ref.name}_{suffix}" if ref.index is None else f"{ref.name}_{ref.index}_{suffix}"
+        self.nodes.append(replace(node, name=name, op=op, arguments=bind_arguments(op, args, {}), spec=spec))
+        self.added[name] = ref
+        return Ref(name)
 
 
 def _floating_outputs(node: Node) -> dict[Ref, Spec]:

@@ -20,20 +20,11 @@ FUNCTION_FRAME = "<autograd.Function>"  # file name of the pseudo frame that nam
 NO_GRAD_FRAME = "<no_grad>"  # the same for a no_grad block, with one of these for its name:
 NO_GRAD_BLOCK, IN_PLACE = "block", "in-place change"
 LOSS_PATH = "(loss)"  # path of the loss where it is a module of its own; no path inside the model looks like it
-_FRAME = re.compile(r'File "(?P<file>[^\n]*)", line (?P<line>\d+), in (?P<name>[^\n]*)(?:\n    (?P<code>[^\n]*))?')
-# Ops that compute nothing: they only watch. A promoted graph would trip over the dtype in the first.
-_ASSERTIONS = frozenset(
-    {
-        aten._assert_tensor_metadata.default,
-        aten._assert_async.msg,
-        aten._assert_async.default,
-        aten._assert_scalar.default,
-        aten._functional_assert_async.msg,
-        aten._functional_assert_scalar.default,
-        aten.sym_constrain_range.default,
-        aten.sym_constrain_range_for_size.default,
-    }
+RECURRENT = frozenset(
+    overload for op in (aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu) for overload in (op.input, op.data)
 )
+DRAW_INSIDE = RECURRENT | {aten.scaled_dot_product_attention.default}  # random by a dropout inside alone
+_FRAME = re.compile(r'File "(?P<file>[^\n]*)", line (?P<line>\d+), in (?P<name>[^\n]*)(?:\n    (?P<code>[^\n]*))?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +70,7 @@ def convert(
     rename  a node's name from its fx name, to keep names unique where several graphs are joined
     roots   new path of each top module of the graph's module stack; other modules are left out. None keeps all as is
     """
+    live = _live(graph)
     values: dict[fx.Node, Argument] = {}
     nodes: list[Node] = []
     layouts: dict[str, Value] = {}
@@ -89,11 +81,9 @@ def convert(
             values[node] = places[node.name]
         elif node.op == "output":
             outputs = tuple(fx.node.map_arg(node.args[0], values.__getitem__))
-        elif node.target is operator.getitem:
+        elif node.target is operator.getitem and node in live:
             values[node] = Ref(values[node.args[0]].name, node.args[1])
-        elif node.target in _ASSERTIONS:
-            values[node] = None
-        else:
+        elif node in live:
             nodes.append(_converted(node, values, rename(node.name), roots))
             values[node] = Ref(nodes[-1].name)
             layouts[nodes[-1].name] = node.meta.get("val")
@@ -139,13 +129,37 @@ def trace_of(stack_trace: str | None) -> Trace:
     return Trace(source, function, mode)
 
 
+def is_random(op: OpOverload) -> bool:
+    """True for an op whose output is drawn from a generator; not for one that is random only by a dropout inside."""
+    return torch.Tag.nondeterministic_seeded in op.tags and op not in DRAW_INSIDE
+
+
+def _line(source: Source | None) -> str:
+    return f"{source}: {source.code}" if source else ""
+
+
+def _is_symbolic(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_is_symbolic(item) for item in value)
+    if isinstance(value, Tensor):
+        return any(isinstance(size, torch.SymInt) for size in value.shape)
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def _live(graph: fx.Graph) -> set[fx.Node]:
+    """What reaches the output, and every random draw: one that is not used still moves the generator."""
+    live: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or node in live or (isinstance(node.target, OpOverload) and is_random(node.target)):
+            live |= {node, *node.all_input_nodes}
+    return live
+
+
 def _converted(node: fx.Node, values: Mapping[fx.Node, Argument], name: str, roots: Mapping[str, str] | None) -> Node:
     trace = trace_of(node.stack_trace)
     op = node.target
-    if not isinstance(op, OpOverload):
-        raise CaptureError(
-            f"{trace.source or name}: {op} is no tensor operation; write the loss with torch functions alone"
-        )
+    if not isinstance(op, OpOverload) or _is_symbolic(node.meta.get("val")):
+        raise CaptureError(f"{_line(trace.source) or name}\n  cannot be captured: a shape depends on a tensor's values")
     args = fx.node.map_arg(node.args, values.__getitem__)
     kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
     return Node(

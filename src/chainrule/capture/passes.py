@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
-from chainrule.capture.nodes import IN_PLACE, NO_GRAD_BLOCK
+from chainrule.capture.nodes import IN_PLACE, NO_GRAD_BLOCK, is_random
 from chainrule.graph import bind_arguments
 
 aten = torch.ops.aten
@@ -39,6 +39,12 @@ def prepare(module: fx.GraphModule) -> None:
             _interpret_block(module, str(cast(fx.Node, node.args[_BLOCK_AT[node.target]]).target))
         elif _is_in_place(node) and node.stack_trace:
             node.stack_trace = node.stack_trace.replace(f"in {NO_GRAD_BLOCK}", f"in {IN_PLACE}")
+
+
+def count_draws(module: fx.GraphModule) -> int:
+    """How many random ops a program runs, blocks included. Decomposing drops those that are not used, eager does not."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
+    return sum(_is_draw(node) for graph in graphs for node in graph.nodes)
 
 
 def attention(
@@ -92,6 +98,10 @@ def _interpret_block(module: fx.GraphModule, name: str) -> None:
     if not isinstance(block, Interpreted):  # one block may belong to several nodes
         prepare(block)
         setattr(module, name, Interpreted(block))
+
+
+def _is_draw(node: fx.Node) -> bool:
+    return node.target is attention or (isinstance(node.target, OpOverload) and is_random(node.target))
 
 
 def _is_in_place(node: fx.Node) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from chainrule.capture.nodes import spec_of
 from chainrule.capture.running import run
@@ -34,7 +34,7 @@ def promote(graph: Graph, dtype: torch.dtype = torch.float64) -> Graph:
         values: dict[str, Value] = {name: mode.from_tensor(leaf.value) for name, leaf in leaves.items()}
         for node in graph.nodes:
             for new in _promoted(node, values, dtype):
-                values[new.name] = run(new, values)
+                values[new.name] = _fake_output(new, values, dtype)
                 nodes.append(replace(new, spec=spec_of(values[new.name])))
     return replace(graph, leaves=leaves, nodes=tuple(nodes))
 
@@ -44,6 +44,15 @@ def promoted_dtype(old: torch.dtype, dtype: torch.dtype) -> torch.dtype:
     if old.is_floating_point:
         return dtype
     return _COMPLEX.get(dtype, old) if old.is_complex else old
+
+
+def _fake_output(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> Value:
+    try:
+        return run(node, values)
+    except DynamicOutputShapeException:  # nonzero and its like: the shape is the one that was recorded
+        specs = (node.spec,) if isinstance(node.spec, Spec) else node.spec
+        outputs = [spec and torch.empty(spec.shape, dtype=promoted_dtype(spec.dtype, dtype)) for spec in specs]
+        return outputs[0] if isinstance(node.spec, Spec) else tuple(outputs)
 
 
 def _cast_leaf(leaf: Leaf, dtype: torch.dtype) -> Leaf:

@@ -76,6 +76,16 @@ def _in_function(frame: FrameType | None) -> bool:
     return False
 
 
+def _innermost(summary: StackSummary) -> FrameSummary | None:
+    """The user's innermost frame, below the call of our own that started to run their code."""
+    for frame in reversed(summary):
+        if is_user_file(frame.filename):
+            return frame
+        if frame.filename.startswith(_OURS) and frame.name == "forward":
+            return None
+    return None
+
+
 class GradMode(TorchFunctionMode):
     """Follows the user's own no_grad blocks, also where autograd turns gradients off for the forward of a Function."""
 
@@ -91,26 +101,24 @@ class GradMode(TorchFunctionMode):
 
 
 @contextmanager
-def user_frames() -> Iterator[None]:
+def user_frames(grad_mode: GradMode) -> Iterator[None]:
     """While fx traces, keep of each node's stack trace only the user's innermost frame, and what runs around it.
 
     fx itself keeps only frames called "forward", which loses the loss function and every helper. A custom Function and
     a no_grad block are written down as frames too: the stack trace is what survives every later pass.
     """
     original = TracerBase._filter_traceback_frames
-    grad_mode = GradMode()
 
     def innermost(_: TracerBase, summary: StackSummary) -> StackSummary:
-        frames = [next((f for f in reversed(summary) if is_user_file(f.filename)), None)]
+        frames = [_innermost(summary)]
         if name := running_function(sys._getframe()):
             frames.append(FrameSummary(FUNCTION_FRAME, 0, name, line=""))
-        if not grad_mode.enabled:
+        if not grad_mode.enabled or torch.is_inference_mode_enabled():
             frames.append(FrameSummary(NO_GRAD_FRAME, 0, NO_GRAD_BLOCK, line=""))
         return StackSummary.from_list([frame for frame in frames if frame is not None])
 
     setattr(TracerBase, "_filter_traceback_frames", innermost)  # noqa: B010  (mypy refuses to assign to a method)
     try:
-        with grad_mode:
-            yield
+        yield
     finally:
         setattr(TracerBase, "_filter_traceback_frames", original)  # noqa: B010
