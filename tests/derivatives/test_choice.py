@@ -4,7 +4,7 @@ from torch._ops import OpOverload
 
 from chainrule.derivatives import choice
 from chainrule.derivatives.rule import merge
-from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_checks import Check, every_case
 from derivatives.rule_samples import call, normal, samples_of
 
 aten = torch.ops.aten
@@ -18,8 +18,8 @@ OWN = [
     call(aten.masked_fill.Scalar, X, MASK, float("-inf")),
     call(aten.abs.default, KINKS),
     *(call(aten.clamp.default, KINKS, *bounds) for bounds in ((-0.5, 0.7), (None, 0.5), (-0.5, None), (0.7, -0.7))),
-    call(aten.clamp_min.default, KINKS, -0.5),
-    call(aten.clamp_max.default, KINKS, 0.5),
+    *(call(aten.clamp_min.default, self, -0.5) for self in (KINKS, X)),
+    *(call(aten.clamp_max.default, self, 0.5) for self in (KINKS, X)),
     *(
         call(op, KINKS, KINKS[:, :1])
         for op in (aten.maximum.default, aten.minimum.default, aten.fmax.default, aten.fmin.default)
@@ -35,7 +35,6 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples_of(op, OWN))

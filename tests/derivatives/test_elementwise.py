@@ -4,14 +4,13 @@ from torch._ops import OpOverload
 
 from chainrule.derivatives import elementwise
 from chainrule.derivatives.rule import merge
-from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_checks import Check, every_case
 from derivatives.rule_samples import call, samples_of
 
 RULES, _ = merge([elementwise.rules])
 OWN = [call(torch.ops.aten.tan.default, torch.linspace(-1, 1, 7, dtype=torch.float64))]  # PyTorch's come near the poles
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples_of(op, OWN))

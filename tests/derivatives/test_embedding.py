@@ -5,9 +5,9 @@ from torch._ops import OpOverload
 from chainrule.derivatives import embedding
 from chainrule.derivatives.rule import merge
 from derivatives.rule_checks import (
-    EVERY_CHECK,
     Check,
     agrees_with_central_differences,
+    every_case,
     is_the_adjoint_of_its_tangent,
 )
 from derivatives.rule_samples import call, normal, samples_of
@@ -31,8 +31,7 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples_of(op, OWN))
 
