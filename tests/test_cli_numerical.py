@@ -17,7 +17,7 @@ def setup():
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
     batch = torch.randn(6, 3).double()
-    return cr.Setup(model, lambda model, x: model(x).square().mean(), [batch])
+    return cr.Setup(model, lambda model, x: (model(x) ** 2).mean(), [batch])
 """
 
 
