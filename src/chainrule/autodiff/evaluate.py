@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chainrule.derivatives import RULES
+from chainrule.derivatives import FLAT, RULES
 from chainrule.derivatives.rule import call_by_name
 from chainrule.graph import Argument, Graph, Node, Ref, Spec, Value
 
@@ -54,7 +54,7 @@ def loss_of(graph: Graph, values: Mapping[str, Value]) -> torch.Tensor:
 def run_node(node: Node, values: Mapping[str, Value], frozen_at: Mapping[str, Value] | None = None) -> Value:
     """The output of one node, its arguments taken from `values`."""
     if frozen_at is not None:
-        if not _is_floating(node):
+        if not _is_floating(node) or node.op in FLAT:  # a detach too: what the user holds fixed stays fixed
             return frozen_at[node.name]
         rule = RULES.get(node.op)
         if rule is not None and rule.frozen is not None:
