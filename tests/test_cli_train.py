@@ -194,6 +194,40 @@ def test_ctrl_c_ends_with_code_130_and_the_command_that_goes_on(tmp_path):
     assert f"step-{len(read_steps(folder)):06d}" == checkpoints(folder)[-1].name
 
 
+def in_a_terminal(command, folder, **environment):
+    """What a command writes to a terminal of 100 columns, and its exit code."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    size = {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | size | environment
+    ) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while part := os.read(ours, 65536):
+                written += part
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        os.close(ours)
+    return written.decode(), process.returncode
+
+
+def test_a_terminal_shows_a_bar_and_no_color_is_honoured(tmp_path):
+    write_text(tmp_path / "text")
+    command = [sys.executable, "-c", "from chainrule.cli import main; main()", "train", "--text", "text", *TINY]
+    colourful, code = in_a_terminal(command, tmp_path)
+    plain, _ = in_a_terminal(command, tmp_path, NO_COLOR="1")
+    colour = re.compile(r"\x1b\[(?:[\d;]*;)?3[0-8][\d;]*m")
+
+    assert 0 == code
+    assert "12/12" in colourful
+    assert "━" in colourful
+    assert colour.search(colourful)
+    assert not colour.search(plain)
+    assert "12/12" in plain
+
+
 def test_help_loads_no_torch_and_answers_at_once(tmp_path):
     code = "import sys; from chainrule import cli; cli.run(sys.argv[1:]); assert 'torch' not in sys.modules"
     for arguments in (["--help"], ["train", "--help"], ["train", "--steps", "x"], ["train", "--print-config"]):

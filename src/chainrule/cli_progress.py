@@ -64,7 +64,15 @@ def printable(text: str) -> str:
 def verdict_line(report: Report) -> str:
     """One line on a report."""
     content = report.to_dict()
-    return f"{content['verdict']}, {plural(len(content.get('findings', ())), 'finding')}"
+    findings = plural(len(content.get("findings", ())), "finding")
+    return f"{content['verdict'].upper()}, {findings}; the whole report is in preflight.txt of the run"
+
+
+def stage_lines(report: Report) -> Iterator[str]:
+    """What each stage of the preflight looked at; those that were not run are left out."""
+    for stage in report.to_dict().get("stages", ()):
+        if stage["verdict"]:
+            yield f"{stage['verdict']}  {stage['name']}: {stage['summary']}"
 
 
 def validation_line(evaluation: Evaluation) -> str:
@@ -96,6 +104,9 @@ class Plain:
         self.say("preflight", verdict_line(report))
         if not report.ok:
             print(report, flush=True)
+            return
+        for line in stage_lines(report):
+            self.say("", line)
 
     def begin(self, step: int, steps: int) -> None:
         """Say where training starts."""
@@ -155,6 +166,9 @@ class Terminal:
         self.say("preflight", Text(verdict_line(report), style="green" if report.ok else "bold red"))
         if not report.ok:
             self._console.print(Text(str(report)))
+            return
+        for line in stage_lines(report):
+            self.say("", Text(line, style="dim"))
 
     def begin(self, step: int, steps: int) -> None:
         """Show the bar."""

@@ -77,13 +77,10 @@ class Results:
             ]
         if self.training_loss is not None:
             lines.append(("training", f"{self.training_loss:.4f} nats per token, mean of the last steps"))
-        lines += [
-            (
-                "speed",
-                f"{self.tokens_per_second:,.0f} tokens/s, {self.tokens_seen:,} tokens in {self.loop_seconds:.0f} s",
-            ),
-            ("time", f"{self.total_seconds:.0f} s in all"),
-        ]
+        if self.tokens_seen:
+            speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.tokens_seen:,} tokens in {self.loop_seconds:.0f} s"
+            lines.append(("speed", speed))
+        lines.append(("time", f"{self.total_seconds:.0f} s in all"))
         return lines
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from chainrule.train.atomic import write_json
+from chainrule.train.atomic import write_json, write_text
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import State, discard_after, load_checkpoint, newest_checkpoint, read_state, step_of
 from chainrule.train.engine import Batch, Engine, Loss, autograd
@@ -134,5 +134,6 @@ def _passes(job: Job, folder: Path, preflight: Preflight | None, listener: Liste
     if report is None:
         return True
     write_json(report.to_dict())(folder / PREFLIGHT)
+    write_text(folder / "preflight.txt", f"{report}\n")
     listener.reported(report)
     return report.ok
