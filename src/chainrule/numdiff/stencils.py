@@ -34,7 +34,8 @@ class Stencil:
     """Σ weights · L(points · h) / h, antisymmetric: each point stands also for its mirror image with weight -w.
 
     weights  of the formula that gives the value
-    lower    of the formula of next lower order on the same points; the difference of the two is the truncation bar
+    lower    of the formula of next lower order on the same points, whose difference from the value is the truncation
+             bar; empty if the points do not give one, and then there is no bar
     """
 
     points: tuple[float, ...]
@@ -47,6 +48,7 @@ class Stencil:
         return 2 * sum(abs(weight) for weight in self.weights)
 
 
+PLAIN_CENTRAL = Stencil((1.0,), (1 / 2,), ())
 CENTRAL = Stencil((1.0, 2.0), (1 / 2, 0.0), (0.0, 1 / 4))
 ORDER_8 = Stencil((1.0, 2.0, 3.0, 4.0), (4 / 5, -1 / 5, 4 / 105, -1 / 280), (3 / 4, -3 / 20, 1 / 60, 0.0))
 
@@ -100,6 +102,8 @@ def apply(stencil: Stencil, line: Line, h: Tensor, noise: float) -> Estimate:
     plus, minus = losses.tensor_split(2)
     odd = plus - minus
     value = _weighted(stencil.weights, odd) / h
+    if not stencil.lower:
+        return Estimate(value, None, h, losses.numel(), noise)
     bar = (value - _weighted(stencil.lower, odd) / h).abs() + NOISE_MARGIN * noise * stencil.noise_gain / h.abs()
     return Estimate(value, bar, h, losses.numel(), noise)
 

@@ -1,0 +1,201 @@
+"""One node for N perturbations at a time: values that move carry a leading dimension N, the others do not.
+
+The ops that carry a transformer take a leading dimension as they are, once their dimension numbers are shifted
+(`FORMS`); every other op goes through torch.vmap by itself, and one that vmap cannot do through a plain loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from chainrule.autodiff.evaluate import resolve
+from chainrule.derivatives import RULES
+from chainrule.derivatives.rule import call_by_name
+from chainrule.graph import Node, Ref, Value, refs_in
+
+aten = torch.ops.aten
+Arguments: TypeAlias = Mapping[str, Any]
+# What computes a node in place of its op, for one perturbation, by the op's argument names: for complex numbers, say.
+Forms: TypeAlias = Callable[[Node], Callable[..., Value] | None]
+
+
+def run_batched(
+    node: Node,
+    values: Mapping[str, Value],
+    many: frozenset[Ref],
+    at: Mapping[str, Value] | None,
+    forms: Forms | None = None,
+) -> Value:
+    """The node's output with a leading dimension N.
+
+    many   the values that have a leading dimension N
+    at     values of the base evaluation if branches are held there
+    forms  what to compute in place of an op; None from it means the op, or its rule with the branch held
+    """
+    arguments = resolve(node, values)
+    names = frozenset(name for name, value in node.arguments.items() if any(ref in many for ref in refs_in(value)))
+    single = _single(node, at, forms)
+    if single is None:
+        if (form := FORMS.get(node.op)) is not None and (output := form(arguments, names)) is not None:
+            return output
+        single = WRITTEN_OUT.get(node.op, node.op)
+    rule = RULES.get(node.op)
+    if rule is not None and rule.local is not None and names == {"self"}:
+        return single(**arguments)  # entry by entry, so a leading dimension changes nothing
+    return _mapped(node, single, arguments, many)
+
+
+def _single(node: Node, at: Mapping[str, Value] | None, forms: Forms | None) -> Callable[..., Value] | None:
+    """What computes the node for one perturbation if not its op: a given form, or its rule with the branch held."""
+    if forms is not None and (form := forms(node)) is not None:
+        return form
+    rule = RULES.get(node.op)
+    if at is None or rule is None or rule.frozen is None:
+        return None
+    base = {**resolve(node, at), "y": at[node.name]}
+    frozen = rule.frozen
+    return lambda **arguments: call_by_name(frozen, arguments, base)
+
+
+def _mapped(node: Node, single: Callable[..., Value], arguments: Arguments, many: frozenset[Ref]) -> Value:
+    """`single` over the leading dimension of whatever has one, by torch.vmap or by a loop."""
+    places = [(name, i) for name, value in node.arguments.items() for i, ref in _items(value) if ref in many]
+    moving = [arguments[name] if i is None else arguments[name][i] for name, i in places]
+
+    def one(*parts: Tensor) -> Value:
+        filled = {name: list(value) if isinstance(value, list) else value for name, value in arguments.items()}
+        for (name, i), part in zip(places, parts, strict=True):
+            if i is None:
+                filled[name] = part
+            else:
+                filled[name][i] = part
+        output = single(**filled)
+        return tuple(output) if isinstance(output, list) else output
+
+    try:
+        return torch.vmap(one)(*moving)
+    except RuntimeError:  # no batching rule, or the op looks at its data
+        outputs = [one(*parts) for parts in zip(*moving, strict=True)]
+    if isinstance(outputs[0], tuple):
+        return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
+    return torch.stack(outputs)
+
+
+def _items(argument: Any) -> list[tuple[int | None, Any]]:
+    return list(enumerate(argument)) if isinstance(argument, tuple) else [(None, argument)]
+
+
+# --- ops that take a leading dimension as they are; None where their arguments ask for more ---------------------------
+
+
+def _linear(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    return torch.nn.functional.linear(a["input"], a["weight"], a["bias"]) if many == {"input"} else None
+
+
+def _layer_norm(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    return aten.layer_norm.default(**a) if many == {"input"} else None
+
+
+def _add(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    x, y = _aligned(a["self"], a["other"], many)
+    return torch.add(x, y, alpha=a["alpha"])
+
+
+def _mul(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    x, y = _aligned(a["self"], a["other"], many)
+    return x * y  # type: ignore[no-any-return]
+
+
+def _aligned(x: Any, y: Any, many: frozenset[str]) -> tuple[Any, Any]:
+    """Both operands of a broadcasting op, with ones after the leading N where the other has more dimensions."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return x, y
+    rank = max(x.dim() - ("self" in many), y.dim() - ("other" in many))
+    return _padded(x, rank) if "self" in many else x, _padded(y, rank) if "other" in many else y
+
+
+def _padded(x: Tensor, rank: int) -> Tensor:
+    return x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])
+
+
+def _view(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
+    return a["self"].reshape(a["self"].shape[0], *a["size"])  # type: ignore[no-any-return]
+
+
+def _transpose(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
+    return a["self"].transpose(_shifted(a["dim0"]), _shifted(a["dim1"]))  # type: ignore[no-any-return]
+
+
+def _permute(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
+    return a["self"].permute(0, *(_shifted(d, a["self"].dim() - 1) for d in a["dims"]))  # type: ignore[no-any-return]
+
+
+def _shifted(dim: int, rank: int = 0) -> int:
+    """The number of a dimension once there is one before it; counted from the end it stays, unless rank is given."""
+    return dim + rank + 1 if dim < 0 and rank else dim + 1 if dim >= 0 else dim
+
+
+def _attention(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    if "attn_mask" in many:
+        return None
+    count = next(a[name].shape[0] for name in ("query", "key", "value") if name in many)
+    parts = {n: a[n] if n in many else a[n].expand(count, *a[n].shape) for n in ("query", "key", "value")}
+    return attention(**{**a, **parts})
+
+
+FORMS: Mapping[Any, Callable[[Arguments, frozenset[str]], Tensor | None]] = {
+    aten.linear.default: _linear,
+    aten.layer_norm.default: _layer_norm,
+    aten.add.Tensor: _add,
+    aten.mul.Tensor: _mul,
+    aten.view.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.transpose.int: _transpose,
+    aten.permute.default: _permute,
+    aten.scaled_dot_product_attention.default: _attention,
+}
+
+
+# --- ops written out, because torch.vmap has no batching rule for them ------------------------------------------------
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,  # noqa: ARG001  capture leaves no dropout inside this op
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+    softmax: Callable[..., Tensor] = torch.softmax,
+) -> Tensor:
+    """softmax(Q Kᵀ · scale + mask) V, with 1/√d for the scale unless given."""
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (part.repeat_interleave(groups, dim=-3) for part in (key, value))
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -math.inf)
+    if attn_mask is not None:
+        mask = scores.new_zeros(()).masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else attn_mask
+        scores = scores + mask
+    return softmax(scores, dim=-1) @ value
+
+
+def reshaped(self: Tensor, size: list[int]) -> Tensor:
+    """A view, or a copy where a batched tensor's strides allow no view."""
+    return self.reshape(size)
+
+
+WRITTEN_OUT: Mapping[Any, Callable[..., Value]] = {
+    aten.scaled_dot_product_attention.default: attention,
+    aten.view.default: reshaped,
+    aten._unsafe_view.default: reshaped,
+}

@@ -1,0 +1,119 @@
+"""Stencils along many entries of a parameter, a chunk of lines at a time, with a bar for every entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from chainrule.compare.batched import Forms
+from chainrule.compare.entry_lines import EntryLines
+from chainrule.compare.lines import LossLines
+from chainrule.graph import Graph, Ref
+from chainrule.numdiff.directions import COUNT, error_bound
+from chainrule.numdiff.stencils import CENTRAL, ORDER_8, PLAIN_CENTRAL, Estimate, Line, Stencil, apply, better, order8
+from chainrule.numdiff.steps import LONGEST, rms, second_step
+
+REQUIRED = 1e-6
+# Entries of the largest tensor that a chunk of lines makes: 4 MB in float64, so that it stays in the cache.
+CHUNK_NUMEL = 2**19
+FEW = 64  # entries; for more the central difference's error is bounded along directions, at 64 evaluations in all
+
+
+def order8_entries(
+    source: EntryLines, indices: Tensor, h: float, noise: float, *, required: float | None = REQUIRED
+) -> Estimate:
+    """Order-8 differences of K entries; where the bar misses `required` · rms, once more at the step that suits it."""
+    steps = torch.full((len(indices),), h, dtype=torch.float64)
+    first = stencil_entries(source, indices, ORDER_8, steps, noise)
+    if required is None or first.bar is None:
+        return first
+    other = second_step(first, ORDER_8)
+    again = (first.bar > required * rms(first.value)) & (other != first.h)
+    if not bool(again.any()):
+        return first
+    second = stencil_entries(source, indices[again], ORDER_8, other[again], noise)
+    best = better(_subset(first, again), second)
+    return _merged(first, again, best, first.evaluations + second.evaluations)
+
+
+def central_entries(graph: Graph, source: EntryLines, indices: Tensor, h: float, noise: float) -> Estimate:
+    """Central differences. A few entries spend 4 evaluations, for a bar each; many spend 2 and share one bar.
+
+    That bar is the chi-square bound on the norm of all errors together, from 8 random directions over these entries.
+    """
+    steps = torch.full((len(indices),), h, dtype=torch.float64)
+    if len(indices) <= FEW:
+        return stencil_entries(source, indices, CENTRAL, steps, noise)
+    estimate = stencil_entries(source, indices, PLAIN_CENTRAL, steps, noise)
+    lines = LossLines(graph, (Ref(source.leaf.name),), source.base)
+    return with_norm_bar(lines, Ref(source.leaf.name), indices, estimate, noise)
+
+
+def with_norm_bar(lines: LossLines, ref: Ref, indices: Tensor, estimate: Estimate, noise: float) -> Estimate:
+    """The estimate with one bar for all K entries of `ref`: the bound on the Euclidean norm of all their errors."""
+    generator = torch.Generator().manual_seed(0)
+    tensor = lines.base[ref.name]
+    step = LONGEST * (rms(tensor) or 1.0)
+    errors, bars = [], []
+    for _ in range(COUNT):
+        v = torch.randn(len(indices), generator=generator, dtype=torch.float64)
+        direction = torch.zeros_like(tensor).view(-1).index_put((indices,), v).view(1, *tensor.shape)
+        slope = order8(lines.prepare({ref: direction}).line(), torch.tensor([step], dtype=torch.float64), noise)
+        assert slope.bar is not None
+        errors.append(float(estimate.value @ v - slope.value))
+        bars.append(float(slope.bar))
+    bound = error_bound(torch.tensor(errors, dtype=torch.float64), torch.tensor(bars, dtype=torch.float64)).bound
+    spent = estimate.evaluations + 8 * COUNT
+    return replace(estimate, bar=torch.full_like(estimate.value, bound), evaluations=spent)
+
+
+def stencil_entries(source: EntryLines, indices: Tensor, stencil: Stencil, steps: Tensor, noise: float) -> Estimate:
+    """The stencil along K entries with steps (K,), a chunk of them at a time."""
+
+    def along(line: Line, h: Tensor) -> Estimate:
+        return apply(stencil, line, h, noise)
+
+    return chunked(source, indices, steps, 2 * len(stencil.points), along, None)
+
+
+def chunked(
+    source: EntryLines,
+    indices: Tensor,
+    steps: Tensor,
+    points: int,
+    along: Callable[[Line, Tensor], Estimate],
+    forms: Forms | None,
+) -> Estimate:
+    """`along` applied to lines chunk by chunk; entries on which the loss does not depend are 0 and cost nothing."""
+    value, bar = torch.zeros_like(steps), torch.zeros_like(steps)
+    evaluations, noise, barred = 0, None, True
+    alive = source.alive(indices).nonzero().view(-1)
+    size = max(1, CHUNK_NUMEL // (points * source.widest))
+    for run, column in source.runs(indices[alive]):
+        for part in torch.split(run, size):
+            place = alive[part]
+            lines, mix = source.chunk(indices[place], column)
+            estimate = along(lines.line(mix, forms), steps[place])
+            value[place] = estimate.value
+            if estimate.bar is None:
+                barred = False
+            else:
+                bar[place] = estimate.bar
+            evaluations, noise = evaluations + estimate.evaluations, estimate.noise
+    return Estimate(value, bar if barred else None, steps, evaluations, noise)
+
+
+def _subset(estimate: Estimate, mask: Tensor) -> Estimate:
+    assert estimate.bar is not None
+    return replace(estimate, value=estimate.value[mask], bar=estimate.bar[mask], h=estimate.h[mask])
+
+
+def _merged(first: Estimate, mask: Tensor, best: Estimate, evaluations: int) -> Estimate:
+    assert first.bar is not None
+    assert best.bar is not None
+    value, bar, h = first.value.clone(), first.bar.clone(), first.h.clone()
+    value[mask], bar[mask], h[mask] = best.value, best.bar, best.h
+    return Estimate(value, bar, h, evaluations, first.noise)
