@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -109,34 +109,34 @@ def show_table(graph: Graph, name: str, exact: Tensor, indices: list[Index], met
     print(f"{name} {tuple(exact.shape)}, {method} difference {FORMULAS[method]}, h = {found.h:.3g}\n")
     for line in table(found, exact, indices):
         print(line)
-    worst = max(abs(float(found.gradient[i] - exact[i])) for i in indices)
-    scale = float(exact.norm())
+    worst, scale = max(abs(float(found.gradient[i] - exact[i])) for i in indices), float(exact.norm())
+    share = f", {worst / scale:.1e} of the gradient's norm {scale:.3e}" if scale else ""
     print(f"\n{found.reason}")
     print(f"{len(indices):,} elements, {found.evaluations:,} evaluations of the loss, {seconds:.2f} s")
-    print(
-        f"largest difference {worst:.1e}"
-        + (f", {worst / scale:.1e} of the gradient's norm {scale:.3e}" if scale else "")
-    )
+    print(f"largest difference {worst:.1e}{share}")
 
 
 def table(found: NumericalGradient, exact: Tensor, indices: list[Index]) -> Iterator[str]:
     """The lines of the table: with the two losses for the textbook's method, with the error bar where there is one."""
-    losses, bar = found.loss_plus, found.bar
-    middle = ["L_plus", "L_current"] if losses is not None else ["bar"] if bar is not None else []
-    widths = [20, 20] if losses is not None else [10]
-    yield row("element", middle, widths, ("gradient", "chain rule", "difference"))
+    middle = extra_columns(found)
+    yield row("element", list(middle), ("gradient", "chain rule", "difference"))
     for i in indices:
-        if losses is not None:
-            values = [f"{float(losses[i]):.15f}", f"{float(found.loss_current):.15f}"]
-        else:
-            values = [f"{float(bar[i]):.1e}"] if bar is not None else []
         ours, theirs = float(found.gradient[i]), float(exact[i])
-        yield row(str(list(i)), values, widths, (f"{ours:+.9e}", f"{theirs:+.9e}", f"{ours - theirs:+.1e}"))
+        last = (f"{ours:+.9e}", f"{theirs:+.9e}", f"{ours - theirs:+.1e}")
+        yield row(str(list(i)), [cell(i) for cell in middle.values()], last)
 
 
-def row(element: str, middle: list[str], widths: list[int], last: tuple[str, str, str]) -> str:
+def extra_columns(found: NumericalGradient) -> dict[str, Callable[[Index], str]]:
+    """Title -> cell of what the method has besides the gradient: two losses, or an error bar."""
+    plus, current, bar = found.loss_plus, found.loss_current, found.bar
+    if plus is not None and current is not None:
+        return {"L_plus": lambda i: f"{float(plus[i]):.15f}", "L_current": lambda _: f"{float(current):.15f}"}
+    return {} if bar is None else {"bar": lambda i: f"{float(bar[i]):.1e}"}
+
+
+def row(element: str, middle: list[str], last: tuple[str, str, str]) -> str:
     """One line of the table."""
-    between = "".join(f"{value:>{width}}" for value, width in zip(middle, widths, strict=False))
+    between = "".join(f"{value:>{20 if len(middle) == 2 else 10}}" for value in middle)
     return f"{element:<12}{between}{last[0]:>18}{last[1]:>18}{last[2]:>12}"
 
 
