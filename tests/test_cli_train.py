@@ -121,7 +121,7 @@ def test_every_option_says_what_it_means(capsys):
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["train", "--steps", "many"], 'unable to convert "many" into int'),
         (["train", "--method", "batch"], 'Choose from: "full-batch", "stochastic", "mini-batch"'),
-        (["train", "--model.heads", "5"], "model.hidden is 192 and model.heads is 5"),
+        (["train", "--model.heads", "5"], "model.hidden is 128 and model.heads is 5"),
         (["train", "no.toml"], "no.toml cannot be read: No such file"),
         (["train", "--text", "no.txt"], "no.txt does not exist: --text takes files and folders"),
         (["train", "--text", "empty.txt"], "empty.txt is empty"),

@@ -58,7 +58,7 @@ def test_a_wrong_value_is_refused_with_its_name(make, words):
         ("text = 'a.txt'", "text is 'a.txt'; a list of strings is expected"),
         ("method = 'batch'", "method is 'batch'; expected one of 'full-batch', 'stochastic', 'mini-batch'"),
         ("model = 3", "model is 3; a table [model] is expected"),
-        ("[model]\nheads = 5", "run.toml: model.hidden is 192 and model.heads is 5"),
+        ("[model]\nheads = 5", "run.toml: model.hidden is 128 and model.heads is 5"),
         ("steps = ", "run.toml is not valid TOML"),
     ],
 )
@@ -95,14 +95,14 @@ def test_what_is_written_can_be_read_again():
 def test_every_field_is_written_and_remarks_become_comments():
     text = to_toml(TrainConfig(), {"steps": "flag"})
 
-    assert "steps = 700  # flag" in text
+    assert "steps = 1500  # flag" in text
     for name, _ in leaves(TrainConfig()):
         assert name.rpartition(".")[2] + " = " in text
 
 
 def test_the_origin_of_each_value_is_known():
     settings = {"steps": 100, "model": {"layers": 2}}
-    config = config_from({"steps": 700, "model": {"layers": 2}, "seed": 3})
+    config = config_from({"steps": 900, "model": {"layers": 2}, "seed": 3})
     found = {name: origin for name, origin in origins(config, settings).items() if origin}
 
     assert {"steps": "flag", "model.layers": "file", "seed": "flag"} == found

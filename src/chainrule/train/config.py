@@ -29,9 +29,9 @@ class ModelConfig:
 
     layers: int = 4
     """Transformer blocks, L."""
-    heads: int = 6
+    heads: int = 4
     """Attention heads in each block, N; divides `hidden`."""
-    hidden: int = 192
+    hidden: int = 128
     """Width of the residual stream, H."""
     context: int = 128
     """Tokens that the model sees at once, T."""
@@ -62,7 +62,7 @@ class DataConfig:
     """Share of the files that is kept for validation, chosen by a hash of the file's path."""
     max_megabytes: float = 0.0
     """Text used at most, in MB; 0 = all of your files, or 6 MB of the standard library."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Windows of `model.context` tokens in one update (mini-batch only)."""
     micro_batch_size: int = 16
     """Windows in one forward pass; larger batches are accumulated from such parts."""
@@ -84,7 +84,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "sgd", "momentum"] = "adamw"
     """AdamW; plain gradient descent; or gradient descent with momentum."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak of the schedule."""
     weight_decay: float = 0.1
     """Decay of weight matrices and embeddings a step, in units of the learning rate; biases and norms never decay."""
@@ -109,7 +109,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate changes: linear warm-up, then cosine."""
 
-    warmup_steps: int = 40
+    warmup_steps: int = 100
     """Steps in which the learning rate rises to its peak."""
     final_fraction: float = 0.05
     """Learning rate of the last step, as a share of the peak."""
@@ -126,11 +126,11 @@ class ScheduleConfig:
 class LoopConfig:
     """What happens between updates."""
 
-    evaluate_every: int = 100
+    evaluate_every: int = 250
     """Updates between two measurements of the validation loss; 0 = only at the end."""
     evaluate_windows: int = 64
     """Validation windows of these measurements, evenly spread; the last measurement uses all."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = 250
     """Updates between two checkpoints; 0 = only at the end, when interrupted, and at the best validation loss."""
     preflight: bool = True
     """Prove the gradients of this very model before the first update."""
@@ -173,7 +173,7 @@ class TrainConfig:
     """Who computes the gradient: torch.autograd, our own chain rule, or finite differences (tiny models only)."""
     method: Method = "mini-batch"
     """Windows in one update: all of the training text, one, or `data.batch_size`."""
-    steps: int = 700
+    steps: int = 1500
     """Updates."""
     seed: int = 0
     """Of the initial weights, the order of the data, dropout and the sample."""
