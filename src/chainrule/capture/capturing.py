@@ -110,9 +110,7 @@ def _explained(error: Exception) -> CaptureError:
     if isinstance(error, (GuardOnDataDependentSymNode, DataDependentOutputException)) or "data-dependent" in str(error):
         reason = "what runs next, or a shape, depends on a tensor's value, which a graph cannot hold"
     elif "fake tensor in the exported program" in str(error):
-        reason = (
-            "it computes with tensors where export does not see it (autograd.grad, .data, a tensor kept from before)"
-        )
+        reason = "it computes with tensors where export does not see it (autograd.grad, .data, a kept tensor)"
     else:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return CaptureError(f"{where}\n  cannot be captured: {reason}")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from chainrule.capture.passes import count_draws, prepare
 from chainrule.capture.provenance import GradMode, user_frames
 from chainrule.capture.running import ancestors, resolve
 from chainrule.errors import CaptureError, SetupError
-from chainrule.graph import Graph, Leaf, LeafKind, Ref
+from chainrule.graph import Graph, Leaf, Ref
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -70,7 +70,7 @@ def export(model: nn.Module, loss: Loss, batch: Any) -> tuple[LossModule, Export
         program = program.run_decompositions({})
     if count_draws(program.graph_module) != drawn:
         raise CaptureError(
-            f"{type(model).__name__}\n  cannot be exported: it draws random numbers that it does not use"
+            f"{type(model).__name__}\n  cannot be exported: it draws random numbers and does not use them"
         )
     return wrapper, program
 
@@ -110,7 +110,7 @@ def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
         leaves={name: leaf for name, leaf in drawing.leaves.items() if name in leaves or name in used},
         nodes=nodes,
         output=outputs.pop(""),
-        notes=(*detaching.notes, *drawing.notes),
+        notes=(*_unregistered(program), *detaching.notes, *drawing.notes),
         mutated=outputs,
     )
 
@@ -131,27 +131,39 @@ def _leaves(wrapper: LossModule, program: ExportedProgram) -> tuple[dict[str, Le
     state = dict(wrapper.named_parameters(remove_duplicate=False)) | dict(wrapper.named_buffers(remove_duplicate=False))
     paths = _paths(state)
     batch = iter(tensors_of(wrapper.batch).items())
+    tied: dict[int, Leaf] = {}  # a tensor of the model under several paths is one leaf
     leaves: dict[str, Leaf] = {}
     places: dict[str, Ref] = {}
-    tied: dict[int, str] = {}  # a parameter used under several paths is one leaf
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             value = state[str(spec.target)]
-            name = tied.get(id(value)) or _free(f"{spec.kind.name[0].lower()}_{paths[id(value)][0]}", leaves)
-            tied[id(value)] = name
-            kind: LeafKind = "parameter" if spec.kind is InputKind.PARAMETER else "buffer"
-            now = value.detach() if kind == "parameter" else _snapshot(value)  # parameters are large: as torch.export
-            leaf = Leaf(name, kind, now, paths[id(value)], value.requires_grad)
+            leaf = tied.get(id(value)) or _state_leaf(value, paths[id(value)], leaves)
+            tied[id(value)] = leaf
         elif spec.kind is InputKind.USER_INPUT:
             place, value = next(batch)
-            name = _free(f"batch_{place}", leaves)
-            leaf = Leaf(name, "batch", _snapshot(value), (place,))
+            leaf = Leaf(_free(f"batch_{place}", leaves), "batch", _snapshot(value), (place,))
         else:
-            name = _free(str(spec.target), leaves)
+            name = _free("constant", leaves)
             leaf = Leaf(name, "constant", _snapshot(program.constants[str(spec.target)]), (name,))
-        leaves[name] = leaf
-        places[spec.arg.name] = Ref(name)
+        leaves[leaf.name] = leaf
+        places[spec.arg.name] = Ref(leaf.name)
     return leaves, places
+
+
+def _state_leaf(value: Tensor, paths: tuple[str, ...], taken: Mapping[str, Leaf]) -> Leaf:
+    if isinstance(value, nn.Parameter):  # large, and so not copied: as in torch.export
+        return Leaf(_free(f"p_{paths[0]}", taken), "parameter", value.detach(), paths, value.requires_grad)
+    return Leaf(_free(f"b_{paths[0]}", taken), "buffer", _snapshot(value), paths)
+
+
+def _unregistered(program: ExportedProgram) -> Iterator[str]:
+    """A sentence for each tensor that requires grad and is no parameter: training would never update it."""
+    for constant in program.constants.values():
+        if isinstance(constant, Tensor) and constant.requires_grad:
+            yield (
+                f"The loss uses a tensor of shape {tuple(constant.shape)} that requires grad and is no parameter "
+                "of the model; it is held constant here. Make it an nn.Parameter."
+            )
 
 
 def _paths(state: Mapping[str, Tensor]) -> dict[int, tuple[str, ...]]:
@@ -166,7 +178,7 @@ def _paths(state: Mapping[str, Tensor]) -> dict[int, tuple[str, ...]]:
 def _free(text: str, taken: Mapping[str, Leaf]) -> str:
     """An identifier made of the text that is not taken yet."""
     name = re.sub(r"[\W_]+", "_", text).strip("_")
-    return name if name not in taken else next(f"{name}_{n}" for n in count(1) if f"{name}_{n}" not in taken)
+    return next(name for name in chain([name], (f"{name}_{n}" for n in count(1))) if name not in taken)
 
 
 def _snapshot(value: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def prepare(module: fx.GraphModule) -> None:
 
 
 def count_draws(module: fx.GraphModule) -> int:
-    """How many random ops a program runs, blocks included. Decomposing drops those that are not used, eager does not."""
+    """How many random ops a program runs, blocks included; decomposing drops the unused ones, eager does not."""
     graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
     return sum(_is_draw(node) for graph in graphs for node in graph.nodes)
 
