@@ -66,7 +66,7 @@ def test_a_missing_path_is_refused(tmp_path):
 
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     (tmp_path / "image.bin").write_bytes(b"\0")
-    with pytest.raises(DataError, match="no text in .*: 1 binary"):
+    with pytest.raises(DataError, match=r"no text in .*: 1 binary"):
         read_text([tmp_path])
 
 
