@@ -50,6 +50,7 @@ class Stencil:
 
 PLAIN_CENTRAL = Stencil((1.0,), (1 / 2,), ())
 CENTRAL = Stencil((1.0, 2.0), (1 / 2, 0.0), (0.0, 1 / 4))
+ORDER_6 = Stencil((1.0, 2.0, 3.0), (3 / 4, -3 / 20, 1 / 60), (2 / 3, -1 / 12, 0.0))
 ORDER_8 = Stencil((1.0, 2.0, 3.0, 4.0), (4 / 5, -1 / 5, 4 / 105, -1 / 280), (3 / 4, -3 / 20, 1 / 60, 0.0))
 
 
@@ -82,6 +83,11 @@ def forward(line: Line, h: float | Tensor, current: Tensor | None = None) -> Est
 def central(line: Line, h: float | Tensor, noise: float) -> Estimate:
     """(L(h) - L(-h)) / 2h with the bar |D(2h) - D(h)| + noise: 4 evaluations, of which the value needs 2."""
     return apply(CENTRAL, line, as_step(h), noise)
+
+
+def order6(line: Line, h: float | Tensor, noise: float) -> Estimate:
+    """The order-6 central difference with the bar |D6 - D4| + 4 · noise · Σ|w| / h: 6 evaluations, where each is dear."""
+    return apply(ORDER_6, line, as_step(h), noise)
 
 
 def order8(line: Line, h: float | Tensor, noise: float) -> Estimate:
