@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.autodiff.evaluate import evaluate, value_of
-from chainrule.autodiff.reverse import output_refs
+from chainrule.autodiff.reverse import active_values, output_refs
 from chainrule.capture.tape import Tape
 from chainrule.graph import Node, Ref
 
@@ -37,9 +37,10 @@ def residuals(tape: Tape) -> dict[Ref, float]:
     sizes: dict[Ref, float] = {tape.graph.output: 1.0}
     for ref, share in (pair for application in tape.applications if application.opaque for pair in application.gradients.items()):
         _add(sums, sizes, ref, share)
+    active = active_values(tape.graph) | tape.adjoints.keys()
     for node in reversed(tape.graph.nodes):
         arriving = {ref: tape.adjoints.get(ref, sums.get(ref)) for ref in output_refs(node)}
-        for ref, share in _vjp(node, tape, {ref: g for ref, g in arriving.items() if g is not None}):
+        for ref, share in _vjp(node, tape, {ref: g for ref, g in arriving.items() if g is not None}, active):
             _add(sums, sizes, ref, share)
     return {
         ref: float((adjoint - sums.get(ref, torch.zeros_like(adjoint))).norm()) / max(sizes.get(ref, 0.0), 1e-30)
@@ -61,10 +62,12 @@ def wrong_gradients(tape: Tape, model: nn.Module) -> list[str]:
     return wrong
 
 
-def _vjp(node: Node, tape: Tape, arriving: dict[Ref, Tensor]) -> Iterator[tuple[Ref, Tensor]]:
+def _vjp(
+    node: Node, tape: Tape, arriving: dict[Ref, Tensor], active: set[Ref]
+) -> Iterator[tuple[Ref, Tensor]]:
     if not any(g.any() for g in arriving.values()) or node.op is aten.detach.default:
         return
-    inputs = {ref: value_of(ref, tape.values).detach() for ref in node.refs()}
+    inputs = {ref: value_of(ref, tape.values).detach() for ref in node.refs() if ref in active}
     inputs = {ref: x.requires_grad_() for ref, x in inputs.items() if x.is_floating_point() or x.is_complex()}
     with torch.enable_grad():
         if node.op is aten.copy.default:  # which torch does not differentiate

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from chainrule.capture.draws import is_random
 from chainrule.capture.lowering import Step, functional, written_arguments
 from chainrule.capture.running import resolve
-from chainrule.capture.tape_adjoints import Adjoints
+from chainrule.capture.tape_adjoints import Adjoints, feeding_others
 from chainrule.capture.tape_book import Book
 from chainrule.capture.tape_calls import (
     COMPOSITE,
@@ -165,6 +165,8 @@ class Recorder:
         if isinstance(output, Tensor):
             self._add(output, ref, bound, op, arguments)
         else:
+            if has_kernel(op, COMPOSITE):
+                self.memory.hide(Ref(ref.name, index) for index in feeding_others(output, inputs))
             for index, item in enumerate(output):
                 if isinstance(item, Tensor) and self.memory.find(item) is None:
                     self._add(item, Ref(ref.name, index), bound, op, arguments)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,18 +86,35 @@ class Adjoints:
             self.recorded[ref] = self.recorded[ref] + copy if ref in self.recorded else copy
 
 
-def leaves_of(loss: Tensor) -> list[Tensor]:
-    """The leaves of the autograd graph below a tensor."""
-    found, seen, stack = [], set(), [loss.grad_fn]
+def feeding_others(outputs: Sequence[Any], inputs: Sequence[Tensor]) -> list[int]:
+    """Indices of the outputs of one operation from which another output was computed, as an LSTM cell's h from its c.
+
+    What a hook on such an output is told includes what comes back through the other one, inside the operation.
+    """
+    functions = {i: tensor.grad_fn for i, tensor in enumerate(outputs) if getattr(tensor, "grad_fn", None) is not None}
+    if len(functions) < 2:
+        return []
+    border = {tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None}
+    below = {i: _below(function, border) for i, function in functions.items()}
+    return [i for i, function in functions.items() if any(function in below[j] for j in functions if j != i)]
+
+
+def _below(function: Any, border: set[Any]) -> set[Any]:
+    """The functions of the autograd graph below one, down to the border."""
+    found: set[Any] = set()
+    stack = [parent for parent, _ in function.next_functions]
     while stack:
         function = stack.pop()
-        if function is None or function in seen:
-            continue
-        seen.add(function)
-        if (leaf := getattr(function, "variable", None)) is not None:
-            found.append(leaf)
-        stack.extend(parent for parent, _ in function.next_functions)
+        if function is not None and function not in found and function not in border:
+            found.add(function)
+            stack.extend(parent for parent, _ in function.next_functions)
     return found
+
+
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The leaves of the autograd graph below a tensor."""
+    functions = _below(loss.grad_fn, set()) | {loss.grad_fn}
+    return [function.variable for function in functions if hasattr(function, "variable")]
 
 
 def _dense(grad: Tensor) -> Tensor:

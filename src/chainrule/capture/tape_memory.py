@@ -8,7 +8,7 @@ there what is written here, so each side has a history of its own, and takes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -32,12 +32,14 @@ Watch = Callable[[Tensor, Ref], None]
 class Family:
     """Tensors on one memory.
 
+    memory      identity of that memory, see `memory_of`
     owner       the tensor of which the others are views
     ref         the owner's value after the last write
     history     whose write that was: the gradient of `ref` goes to the members of this history alone
     generation  number of writes
     """
 
+    memory: int
     owner: Tensor
     ref: Ref
     history: int
@@ -63,10 +65,14 @@ class Memory:
 
     def __init__(self, book: Book, watch: Watch) -> None:
         self._book, self._watch = book, watch
-        self._unseen: set[Ref] = set()  # values of which autograd's hooks tell nothing
+        self._unseen: set[Ref] = set()
         self._held: dict[int, Held] = {}
         self._families: dict[int, Family] = {}
         self._histories = count()
+
+    def hide(self, refs: Iterable[Ref]) -> None:
+        """Of these values autograd's hooks tell something else than their adjoint: watch none of them."""
+        self._unseen.update(refs)
 
     def find(self, tensor: Tensor) -> Held | None:
         """The tensor's entry, if the run made it or met it."""
@@ -75,7 +81,7 @@ class Memory:
     def ref(self, tensor: Tensor) -> Ref:
         """The value that the tensor holds now. Raises CaptureError if it came about, or changed, unseen."""
         held = self.find(tensor) or self._met(tensor)
-        if memory_of(tensor) not in self._families:
+        if memory_of(tensor) != held.family.memory:
             raise CaptureError(
                 f"{running_line()}: the memory of a tensor of shape {tuple(tensor.shape)} was replaced "
                 "(`x.data = ...` or `set_`), which a graph cannot hold. Make a new tensor instead"
@@ -93,9 +99,8 @@ class Memory:
     def add(self, tensor: Tensor, ref: Ref, *, parent: Held | None = None, step: Step | None = None) -> Held:
         """A tensor that holds the value `ref`: the owner of new memory, or a view of its parent by one more step."""
         if parent is None:
-            family, steps, history = Family(tensor, ref, next(self._histories)), (), -1
-            self._families[memory_of(tensor)] = family
-            history = family.history
+            history, steps = next(self._histories), ()
+            family = self._families[memory_of(tensor)] = Family(memory_of(tensor), tensor, ref, history)
         else:
             family, steps, history = parent.family, (*parent.steps, *((step,) if step else ())), parent.history
         held = Held(tensor, ref, family, steps, history, family.generation, version_of(tensor))
@@ -229,7 +234,7 @@ class Memory:
         )
         fixed = self._book.node(aten.detach.default, {"self": change}, self._book.value(change))
         through = self._book.node(aten.add.Tensor, bind_arguments(aten.add.Tensor, (old, fixed), {}), now)
-        self._unseen.add(through)
+        self.hide([through])
         return through
 
     def _met(self, tensor: Tensor) -> Held:
