@@ -12,7 +12,7 @@ from chainrule.compare.entry_lines import EntryLines
 from chainrule.compare.entry_stencils import order8_entries
 from chainrule.compare.lines import graph_noise
 from chainrule.errors import ChainruleError
-from chainrule.graph import Graph, Value
+from chainrule.graph import Graph, Ref, Value
 from chainrule.numdiff.steps import relative_step
 
 # Relative to the gradient's root mean square: what AdamW is given should be as good as autograd's own rounding allows.
@@ -40,7 +40,7 @@ def numerical_value_and_grad(
     for path, leaf in graph.parameters.items():
         weight = base[leaf.name]
         indices = torch.arange(weight.numel())
-        source = EntryLines(graph, leaf, base)
+        source = EntryLines(graph, Ref(leaf.name), base)
         estimate = order8_entries(source, indices, relative_step(weight).h, noise, required=RESOLUTION)
         gradients[path] = estimate.value.view(weight.shape)
     return loss_of(graph, base), gradients

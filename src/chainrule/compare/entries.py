@@ -81,7 +81,7 @@ def numerical_entries(
         raise ConfigError(f"method = {method!r}; expected one of {', '.join(METHODS)}")
     if method == "forward":
         return textbook(graph, leaf, base, indices, h)
-    source = EntryLines(graph, leaf, base)
+    source = EntryLines(graph, Ref(leaf.name), base)
     if method == "complex":
         return _complex(source, indices, h)
     noise, spent = graph_noise(graph, base)
@@ -103,7 +103,7 @@ def textbook(
     choice = Choice(h, f"h = {h:g}, as given") if h is not None else Choice(0.0, "")
     if h is None:
         noise, spent = graph_noise(graph, base)
-        source = EntryLines(graph, leaf, base)
+        source = EntryLines(graph, Ref(leaf.name), base)
         choice, more = _bend_step(source, indices, None, lambda second, _: forward_step(noise, second), noise)
         spent += more
     suffix = suffix_of(graph, (Ref(leaf.name),), base, frozen=False)
@@ -136,7 +136,7 @@ def _bend_step(
     """The step by `rule` from the typical second and third derivative of 4 entries; never beyond the usual one."""
     if h is not None:
         return Choice(h, f"h = {h:g}, as given"), 0
-    longest = relative_step(source.base[source.leaf.name])
+    longest = relative_step(source.base[source.ref.name])
     sample = indices[torch.linspace(0, len(indices) - 1, min(4, len(indices))).long()]
     steps = torch.full((len(sample),), longest.h, dtype=torch.float64)
     lines = source.lines.prepare({source.start: source.moves(sample)})

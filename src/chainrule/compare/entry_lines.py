@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chainrule.autodiff.evaluate import value_of
 from chainrule.compare.lines import Lines, LossLines
-from chainrule.graph import Graph, Leaf, Node, Ref, Value, refs_in
+from chainrule.graph import Graph, Node, Ref, Value, refs_in
 
 aten = torch.ops.aten
 # (argument that is the matrix, argument that it multiplies, whether entry [i, j] of it moves column i of the output)
@@ -29,20 +29,20 @@ PRODUCTS = {
 
 
 class EntryLines:
-    """Lines along entries of one leaf, given by their flat indices.
+    """Lines along entries of one value of the graph, a parameter as a rule, given by their flat indices.
 
-    start   where the lines begin: the leaf, or the output of the one product or look-up that uses it
+    start   where the lines begin: the value itself, or the output of the one product or look-up that uses it
     reason  what that saves, in words
     """
 
-    def __init__(self, graph: Graph, leaf: Leaf, base: Mapping[str, Value], *, frozen: bool = True) -> None:
-        self.leaf, self.base = leaf, base
-        self.shape = tuple(base[leaf.name].shape)
-        self.user = only_user(graph, Ref(leaf.name))
-        self.is_product = _is_product(self.user, leaf, base)
-        self.is_look_up = self.user is not None and _is_look_up(self.user, leaf)
+    def __init__(self, graph: Graph, ref: Ref, base: Mapping[str, Value], *, frozen: bool = True) -> None:
+        self.ref, self.base = ref, base
+        self.shape = tuple(value_of(ref, base).shape)
+        self.user = only_user(graph, ref)
+        self.is_product = self.user is not None and _is_product(self.user, ref, base)
+        self.is_look_up = self.user is not None and _is_look_up(self.user, ref)
         structured = self.user is not None and (self.is_product or self.is_look_up)
-        self.start = Ref(self.user.name) if self.user is not None and structured else Ref(leaf.name)
+        self.start = Ref(self.user.name) if self.user is not None and structured else ref
         self.lines = LossLines(graph, (self.start,), base, frozen=frozen)
         self.reason = self._reason()
         self._prepared: tuple[int, Lines] | None = None
@@ -139,7 +139,7 @@ class EntryLines:
             return f"from the output of {self.start} on, one column of which moves with an entry"
         if self.is_look_up:
             return f"from the output of {self.start} on, of which the rows that look the entry up move"
-        return f"from {self.leaf.path} on"
+        return f"from {self.ref} on"
 
 
 def only_user(graph: Graph, ref: Ref) -> Node | None:
@@ -148,13 +148,13 @@ def only_user(graph: Graph, ref: Ref) -> Node | None:
     return users[0] if len(users) == 1 else None
 
 
-def _is_product(user: Node | None, leaf: Leaf, base: Mapping[str, Value]) -> bool:
-    if user is None or user.op not in PRODUCTS or base[leaf.name].dim() != 2:
+def _is_product(user: Node, ref: Ref, base: Mapping[str, Value]) -> bool:
+    if user.op not in PRODUCTS or value_of(ref, base).dim() != 2:
         return False
     matrix, other, _ = PRODUCTS[user.op]
     factor = user.arguments[other]
-    return user.arguments[matrix] == Ref(leaf.name) and isinstance(factor, Ref) and value_of(factor, base).dim() >= 2
+    return user.arguments[matrix] == ref and isinstance(factor, Ref) and value_of(factor, base).dim() >= 2
 
 
-def _is_look_up(user: Node, leaf: Leaf) -> bool:
-    return user.op == aten.embedding.default and list(refs_in(user.arguments["weight"])) == [Ref(leaf.name)]
+def _is_look_up(user: Node, ref: Ref) -> bool:
+    return user.op == aten.embedding.default and list(refs_in(user.arguments["weight"])) == [ref]

@@ -8,10 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from chainrule.autodiff.evaluate import value_of
 from chainrule.compare.batched import Forms
 from chainrule.compare.entry_lines import EntryLines
 from chainrule.compare.lines import LossLines
-from chainrule.graph import Graph, Ref
+from chainrule.graph import Graph
 from chainrule.numdiff.directions import COUNT, error_bound
 from chainrule.numdiff.stencils import CENTRAL, ORDER_8, PLAIN_CENTRAL, Estimate, Line, Stencil, apply, better, order8
 from chainrule.numdiff.steps import LONGEST, rms, second_step
@@ -48,26 +49,29 @@ def central_entries(graph: Graph, source: EntryLines, indices: Tensor, h: float,
     if len(indices) <= FEW:
         return stencil_entries(source, indices, CENTRAL, steps, noise)
     estimate = stencil_entries(source, indices, PLAIN_CENTRAL, steps, noise)
-    lines = LossLines(graph, (Ref(source.leaf.name),), source.base)
-    return with_norm_bar(lines, Ref(source.leaf.name), indices, estimate, noise)
+    bound = norm_bound(LossLines(graph, (source.ref,), source.base), indices, estimate.value, noise)
+    spent = estimate.evaluations + 8 * COUNT
+    return replace(estimate, bar=torch.full_like(estimate.value, bound), evaluations=spent)
 
 
-def with_norm_bar(lines: LossLines, ref: Ref, indices: Tensor, estimate: Estimate, noise: float) -> Estimate:
-    """The estimate with one bar for all K entries of `ref`: the bound on the Euclidean norm of all their errors."""
+def norm_bound(lines: LossLines, indices: Tensor, gradient: Tensor, noise: float) -> float:
+    """The bound on the Euclidean norm of all errors of a gradient (K,) of entries of the one value that the lines move.
+
+    From slopes of the loss along 8 random directions over these entries, end to end: 64 evaluations, 99.9 % confidence.
+    """
+    (ref,) = lines.moved
+    tensor = value_of(ref, lines.base)
     generator = torch.Generator().manual_seed(0)
-    tensor = lines.base[ref.name]
-    step = LONGEST * (rms(tensor) or 1.0)
+    step = torch.tensor([LONGEST * (rms(tensor) or 1.0)], dtype=torch.float64)
     errors, bars = [], []
     for _ in range(COUNT):
         v = torch.randn(len(indices), generator=generator, dtype=torch.float64)
         direction = torch.zeros_like(tensor).view(-1).index_put((indices,), v).view(1, *tensor.shape)
-        slope = order8(lines.prepare({ref: direction}).line(), torch.tensor([step], dtype=torch.float64), noise)
+        slope = order8(lines.prepare({ref: direction}).line(), step, noise)
         assert slope.bar is not None
-        errors.append(float(estimate.value @ v - slope.value))
+        errors.append(float(gradient @ v - slope.value))
         bars.append(float(slope.bar))
-    bound = error_bound(torch.tensor(errors, dtype=torch.float64), torch.tensor(bars, dtype=torch.float64)).bound
-    spent = estimate.evaluations + 8 * COUNT
-    return replace(estimate, bar=torch.full_like(estimate.value, bound), evaluations=spent)
+    return error_bound(torch.tensor(errors, dtype=torch.float64), torch.tensor(bars, dtype=torch.float64)).bound
 
 
 def stencil_entries(source: EntryLines, indices: Tensor, stencil: Stencil, steps: Tensor, noise: float) -> Estimate:

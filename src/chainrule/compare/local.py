@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.autodiff.evaluate import resolve
+from chainrule.autodiff.evaluate import resolve, run_op
 from chainrule.autodiff.reverse import fit
 from chainrule.derivatives.rule import Rule, call_by_name
 from chainrule.graph import Node, Ref, Value
@@ -115,7 +115,7 @@ def _change_along(
                 moved[name] = torch.add(arguments[name], tangent, alpha=t)
             else:
                 moved[name][index] = torch.add(arguments[name][index], tangent, alpha=t)
-        outputs = node.op(**moved) if rule.frozen is None else call_by_name(rule.frozen, moved, base)
+        outputs = run_op(node.op, moved) if rule.frozen is None else call_by_name(rule.frozen, moved, base)
         total = 0.0
         for g, y, y0 in zip(_parts(cotangent), _parts(outputs), _parts(output), strict=True):
             if g is not None:

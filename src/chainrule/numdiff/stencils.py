@@ -86,7 +86,7 @@ def central(line: Line, h: float | Tensor, noise: float) -> Estimate:
 
 
 def order6(line: Line, h: float | Tensor, noise: float) -> Estimate:
-    """The order-6 central difference with the bar |D6 - D4| + 4 · noise · Σ|w| / h: 6 evaluations, where each is dear."""
+    """The order-6 central difference with the bar |D6 - D4| + 4 · noise · Σ|w| / h: 6 evaluations."""
     return apply(ORDER_6, line, as_step(h), noise)
 
 
