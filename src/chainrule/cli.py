@@ -8,6 +8,7 @@ that `chainrule --help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -65,4 +66,10 @@ def _sentence(error: Exception) -> str:
 
 def main() -> None:
     """Entry point of the `chainrule` command."""
-    sys.exit(run())
+    try:
+        code = run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has left: nothing is wrong, and nobody is there to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + 13
+    sys.exit(code)
