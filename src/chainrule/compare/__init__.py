@@ -1,1 +1,1 @@
-"""(written with the room)"""
+"""Who disagrees, where first, and what kind of mistake it looks like: the engines held against each other."""
