@@ -7,10 +7,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 from chainrule.derivatives import FLAT, RULES
 from chainrule.derivatives.rule import call_by_name
 from chainrule.graph import Argument, Graph, Node, Ref, Spec, Value
+
+aten = torch.ops.aten
+_VIEWS = frozenset((aten.view.default, aten._unsafe_view.default))
 
 
 def evaluate(
@@ -60,7 +64,16 @@ def run_node(node: Node, values: Mapping[str, Value], frozen_at: Mapping[str, Va
         if rule is not None and rule.frozen is not None:
             at = {**resolve(node, frozen_at), "y": frozen_at[node.name]}
             return _tidy(call_by_name(rule.frozen, resolve(node, values), at))
-    return _tidy(node.op(**resolve(node, values)))
+    return run_op(node.op, resolve(node, values))
+
+
+def run_op(op: OpOverload, arguments: Mapping[str, Argument]) -> Value:
+    """op(**arguments), in any memory layout and with nothing in it that torch.autograd could not differentiate."""
+    if op in _VIEWS:  # another dtype, device or grad mode may lay the same values out so that no view of them exists
+        return arguments["self"].reshape(arguments["size"])
+    if op is aten.copy.default:  # autograd knows it only in place
+        return arguments["src"].to(arguments["self"].dtype).expand_as(arguments["self"])
+    return _tidy(op(**arguments))
 
 
 def resolve(node: Node, values: Mapping[str, Value]) -> dict[str, Argument]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from chainrule.autodiff.bound import bound_shares
-from chainrule.autodiff.evaluate import value_of
+from chainrule.autodiff.evaluate import run_op, value_of
 from chainrule.autodiff.reverse import active_values, fit, output_refs, pull_back
 from chainrule.derivatives import FLAT
 from chainrule.graph import Graph, Node, Ref, Spec, Value
@@ -132,7 +132,7 @@ def torch_shares(
     inputs = {ref: value_of(ref, values).detach().requires_grad_() for ref in names}
     with torch.enable_grad():
         arguments = {name: _substitute(argument, inputs, values) for name, argument in node.arguments.items()}
-        outputs = node.op(**arguments)
+        outputs = run_op(node.op, arguments)
     outputs = [outputs] if isinstance(node.spec, Spec) else list(outputs)
     pairs = [(y, adjoints[ref]) for ref, y in zip(output_refs(node), outputs, strict=True) if ref in adjoints]
     pairs = [(y, fit(g, y)) for y, g in pairs if y.requires_grad]
