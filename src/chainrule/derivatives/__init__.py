@@ -7,6 +7,7 @@ from chainrule.derivatives import (
     arithmetic,
     attention,
     choice,
+    convolution,
     cross_entropy,
     einsum,
     elementwise,
@@ -18,7 +19,9 @@ from chainrule.derivatives import (
     norm,
     normalization,
     padding,
+    pooling,
     reduction,
+    resampling,
     selection,
     shape,
     softmax,
@@ -44,6 +47,9 @@ FAMILIES = (
     attention,
     loss,
     cross_entropy,
+    convolution,
+    pooling,
+    resampling,
     flat,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)
