@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["skip_policy"]
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("chainrule", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("chainrule")
