@@ -194,6 +194,27 @@ def test_ctrl_c_ends_with_code_130_and_the_command_that_goes_on(tmp_path):
     assert f"step-{len(read_steps(folder)):06d}" == checkpoints(folder)[-1].name
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
+@pytest.mark.parametrize("moment", ["reading text", "fitting the bigram baseline"])
+def test_ctrl_c_before_the_first_step_says_what_is_kept(tmp_path, moment):
+    write_text(tmp_path / "text")
+    command = [sys.executable, "-c", "from chainrule.cli import main; main()", "train", "--text", "text", *TINY]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        while moment not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert cli.INTERRUPTED == process.returncode
+    if (tmp_path / "runs").exists():
+        assert "is saved" in errors
+        assert "go on with: chainrule train --resume runs/transformer-001" in errors
+    else:
+        assert "chainrule: interrupted\n" in errors
+
+
 def in_a_terminal(command, folder, **environment):
     """What a command writes to a terminal of 100 columns, and its exit code."""
     pty = pytest.importorskip("pty")

@@ -33,6 +33,7 @@ def make_app() -> App:
         help="Train neural networks and language models with every gradient seen and proved.",
         version=lambda: version("chainrule"),
         config=settings_of_file,
+        suppress_keyboard_interrupt=False,  # `run` has words for it
         default_parameter=Parameter(negative_iterable="", consume_multiple=True),
         help_epilogue=(
             "Start with `chainrule train`: a language model on Python's own sources, in three minutes.  "

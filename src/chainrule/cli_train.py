@@ -10,6 +10,7 @@ from cyclopts.config import Dict
 
 from chainrule.errors import ConfigError
 from chainrule.train.config import TrainConfig
+from chainrule.train.interrupt import interrupt_afterwards
 from chainrule.train.settings import config_from, origins, read_settings, to_toml
 
 EXIT_CODES = {"finished": 0, "interrupted": 130, "refused by preflight": 1}
@@ -45,9 +46,10 @@ def train(
         given = ", ".join(name for name, origin in remarks.items() if origin)
         raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}")
 
-    from chainrule import api
-    from chainrule.cli_progress import make_listener
-    from chainrule.train.run_folder import new_run, open_run
+    with interrupt_afterwards():  # numpy and torch do not survive Ctrl-C while they are imported
+        from chainrule import api
+        from chainrule.cli_progress import make_listener
+        from chainrule.train.run_folder import new_run, open_run
 
     listener = make_listener()
     results = api.train(open_run(resume) if resume else new_run(config, remarks), listener=listener)

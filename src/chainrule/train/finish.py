@@ -40,8 +40,9 @@ def finish(
     if outcome == "finished":
         with listener.phase("measuring the validation loss on all windows"):
             loss = validation_loss(job.model, job.loss, job.validation, job.device)
-        with listener.phase("writing a sample"):
-            prompt, text = sample(job, data)
+        if job.config.sample.tokens:
+            with listener.phase("writing a sample"):
+                prompt, text = sample(job, data)
     tokens = state.samples * job.config.model.context
     results = Results(
         outcome=outcome,

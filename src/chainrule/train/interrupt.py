@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM while training: the step in progress is finished, then the loop ends and saves."""
+"""Ctrl-C and SIGTERM: what must not be cut is finished first, a step of training or an import.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +43,12 @@ def stop_on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupt_afterwards() -> Iterator[None]:
+    """Let the block end before a Ctrl-C takes effect."""
+    with stop_on_signals(lambda: None) as stop:
+        yield
+    if stop.requested:
+        raise KeyboardInterrupt
