@@ -34,8 +34,10 @@ def promote(graph: Graph, dtype: torch.dtype = torch.float64) -> Graph:
         values: dict[str, Value] = {name: mode.from_tensor(leaf.value) for name, leaf in leaves.items()}
         for node in graph.nodes:
             for new in _promoted(node, values, dtype):
-                values[new.name] = _fake_output(new, values, dtype)
-                nodes.append(replace(new, spec=spec_of(values[new.name])))
+                output = _fake_output(new, values, dtype)
+                for last in _widened(new, output, dtype):
+                    values[last.name] = _fake_output(last, values, dtype)
+                    nodes.append(replace(last, spec=spec_of(values[last.name])))
     return replace(graph, leaves=leaves, nodes=tuple(nodes))
 
 
@@ -44,6 +46,15 @@ def promoted_dtype(old: torch.dtype, dtype: torch.dtype) -> torch.dtype:
     if old.is_floating_point:
         return dtype
     return _COMPLEX.get(dtype, old) if old.is_complex else old
+
+
+def _widened(node: Node, output: Value, dtype: torch.dtype) -> list[Node]:
+    """The node, and a cast after it where it still is narrow: an op that makes the default dtype of no argument."""
+    if not isinstance(output, Tensor) or output.dtype == promoted_dtype(output.dtype, dtype):
+        return [node]
+    narrow = f"{node.name}_narrow"
+    arguments = bind_arguments(aten._to_copy.default, (Ref(narrow),), {"dtype": promoted_dtype(output.dtype, dtype)})
+    return [replace(node, name=narrow), replace(node, op=aten._to_copy.default, arguments=arguments)]
 
 
 def _fake_output(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> Value:
@@ -79,7 +90,21 @@ def _promoted(node: Node, values: Mapping[str, Value], dtype: torch.dtype) -> li
     names = {name for name, _ in schema_defaults(node.op)}
     if "dtype" in names:
         return [replace(new, arguments={**new.arguments, "dtype": promoted_dtype(wanted, dtype)})]
+    if node.op is aten.where.Scalar:
+        return _where_of_numbers(new, promoted_dtype(wanted, dtype))
     return _with_casts(new, promoted_dtype(wanted, dtype))
+
+
+def _where_of_numbers(node: Node, dtype: torch.dtype) -> list[Node]:
+    """where(condition, 1.1, 0.3) has the default dtype; with one of the numbers as a tensor it has that tensor's."""
+    number = replace(
+        node,
+        name=f"{node.name}_self",
+        op=aten.scalar_tensor.default,
+        arguments=bind_arguments(aten.scalar_tensor.default, (node.arguments["self"],), {"dtype": dtype}),
+    )
+    arguments = {**node.arguments, "self": Ref(number.name)}
+    return [number, replace(node, op=aten.where.ScalarOther, arguments=arguments)]
 
 
 def _floating_output(node: Node) -> torch.dtype | None:

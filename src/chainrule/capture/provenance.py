@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch.fx.proxy import TracerBase
+from torch.fx import proxy as fx_proxy
 from torch.overrides import TorchFunctionMode
 
 from chainrule.capture.nodes import FUNCTION_FRAME, NO_GRAD_BLOCK, NO_GRAD_FRAME
@@ -76,16 +76,6 @@ def _in_function(frame: FrameType | None) -> bool:
     return False
 
 
-def _innermost(summary: StackSummary) -> FrameSummary | None:
-    """The user's innermost frame, below the call of our own that started to run their code."""
-    for frame in reversed(summary):
-        if is_user_file(frame.filename):
-            return frame
-        if frame.filename.startswith(_OURS) and frame.name == "forward":
-            return None
-    return None
-
-
 class GradMode(TorchFunctionMode):
     """Follows the user's own no_grad blocks, also where autograd turns gradients off for the forward of a Function."""
 
@@ -100,25 +90,54 @@ class GradMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def user_frames(grad_mode: GradMode) -> Iterator[None]:
-    """While fx traces, keep of each node's stack trace only the user's innermost frame, and what runs around it.
+class UserFrames:
+    """In place of fx's `CapturedTraceback`: the user's innermost frame alone, and what runs around it.
 
     fx itself keeps only frames called "forward", which loses the loss function and every helper. A custom Function and
     a no_grad block are written down as frames too: the stack trace is what survives every later pass.
     """
-    original = TracerBase._filter_traceback_frames
 
-    def innermost(_: TracerBase, summary: StackSummary) -> StackSummary:
-        frames = [_innermost(summary)]
+    def __init__(self, grad_mode: GradMode) -> None:
+        self._grad_mode = grad_mode
+
+    def extract(self, **_: Any) -> UserFrames:
+        """fx calls this and then `summary`."""
+        return self
+
+    def summary(self) -> StackSummary:
+        """The frames as fx writes them into the stack trace of a node that is made now."""
+        # No variable may hold this frame itself: the cycle would keep tensors alive that export expects to be gone.
+        source = _innermost(sys._getframe())
+        if source is None:  # no code of the user's is running: a pass over a graph
+            return StackSummary()
+        frames = [FrameSummary(source.f_code.co_filename, source.f_lineno, source.f_code.co_name)]
         if name := running_function(sys._getframe()):
             frames.append(FrameSummary(FUNCTION_FRAME, 0, name, line=""))
-        if not grad_mode.enabled or torch.is_inference_mode_enabled():
+        if not self._grad_mode.enabled or torch.is_inference_mode_enabled():
             frames.append(FrameSummary(NO_GRAD_FRAME, 0, NO_GRAD_BLOCK, line=""))
-        return StackSummary.from_list([frame for frame in frames if frame is not None])
+        return StackSummary.from_list(frames)
 
-    setattr(TracerBase, "_filter_traceback_frames", innermost)  # noqa: B010  (mypy refuses to assign to a method)
+
+def _innermost(frame: FrameType | None) -> FrameType | None:
+    """The user's innermost frame, below the call of our own that started to run their code."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_user_file(file):
+            return frame
+        if frame.f_code.co_name == "forward" and file.startswith(_OURS):
+            return None
+        frame = frame.f_back
+    return None
+
+
+@contextmanager
+def user_frames(grad_mode: GradMode) -> Iterator[None]:
+    """While fx traces, the stack traces of its nodes are those of `UserFrames`."""
+    capturing, filtering = vars(fx_proxy)["CapturedTraceback"], fx_proxy.TracerBase._filter_traceback_frames
+    setattr(fx_proxy, "CapturedTraceback", UserFrames(grad_mode))  # noqa: B010  (mypy knows them as class and method)
+    setattr(fx_proxy.TracerBase, "_filter_traceback_frames", lambda _, summary: summary)  # noqa: B010
     try:
         yield
     finally:
-        setattr(TracerBase, "_filter_traceback_frames", original)  # noqa: B010
+        setattr(fx_proxy, "CapturedTraceback", capturing)  # noqa: B010
+        setattr(fx_proxy.TracerBase, "_filter_traceback_frames", filtering)  # noqa: B010

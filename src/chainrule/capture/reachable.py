@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from chainrule.capture.provenance import is_own_file, is_user_file
 
@@ -30,6 +31,7 @@ _STATEFUL = (
     UserList,
     functools.partial,
 )
+_DATA = (DataLoader, Dataset, Sampler)  # large, and not changed by a model: only their generators are saved
 _LONG = 10_000  # items of a longer container are data: it is saved, but its items are not walked
 
 
@@ -58,7 +60,10 @@ class Walk:
                 restore = self._state(item)
             if restore is not None:
                 self._undo.append(restore)
-            stack.extend(_parts(item))
+            if isinstance(item, _DATA) and not self.only_generators:
+                self._undo += Walk(only_generators=True).over(item)
+            else:
+                stack.extend(self._parts(item))
         return self._undo
 
     def _state(self, item: Any) -> Restore | None:
@@ -75,6 +80,12 @@ class Walk:
         if isinstance(item, types.FunctionType) and is_own_file(item.__code__.co_filename):
             return _bindings_state(item)
         return None
+
+    def _parts(self, item: Any) -> Iterable[Any]:
+        parts = _parts(item)
+        if parts is None:
+            return [*_attributes(item), type(item)] if self.only_generators or _holds_state(item) else ()
+        return parts
 
 
 def generator_state(item: Any) -> Restore | None:
@@ -95,8 +106,8 @@ def _setter(put: Callable[[Any], Any], state: Any) -> Restore:
     return restore
 
 
-def _parts(item: Any) -> Iterable[Any]:
-    """What an object holds."""
+def _parts(item: Any) -> Iterable[Any] | None:
+    """What a container, a function or a class holds; None for any other object."""
     if isinstance(item, dict):
         return list(item.values()) if len(item) <= _LONG else ()
     if isinstance(item, (list, tuple, set, frozenset, deque)):
@@ -111,9 +122,9 @@ def _parts(item: Any) -> Iterable[Any]:
         return [item.cell_contents] if _is_filled(item) else ()
     if isinstance(item, type):
         return _class_parts(item)
-    if isinstance(item, Tensor) and not item.is_leaf:
-        return ()
-    return [*_attributes(item), type(item)] if _holds_state(item) else ()
+    if isinstance(item, Tensor):
+        return [item.grad, *_attributes(item)] if item.is_leaf else ()
+    return None
 
 
 def _holds_state(item: Any) -> bool:
@@ -219,13 +230,13 @@ def _is_filled(cell: types.CellType) -> bool:
 def _tensor_state(tensor: Tensor, contents: bool) -> Restore:
     """Flags, gradient and storage; with `contents` the numbers too."""
     grad = tensor.grad if tensor.is_leaf else None
-    flag, data, version = tensor.requires_grad, tensor.data, tensor._version
+    flag, data = tensor.requires_grad, tensor.data
     copy = data.clone() if contents else None
 
     def restore() -> None:
         if tensor.data.is_set_to(data) is False:
             tensor.data = data
-        if copy is not None and tensor._version != version:
+        if copy is not None:  # whatever the version counter says: batch norm changes its statistics behind it
             data.copy_(copy)
         if tensor.is_leaf:
             tensor.grad = grad
