@@ -53,7 +53,9 @@ def contestants() -> dict[str, Callable[[], object]]:
     """Loss and gradients of the same model on the same batch, four ways; checked to agree first."""
     generator = torch.Generator().manual_seed(0)
     model = Transformer(**SHAPE, generator=generator)
-    batch = {name: torch.randint(SHAPE["vocabulary"], (BATCH, SHAPE["context"]), generator=generator) for name in ("x", "y")}
+    batch = {
+        name: torch.randint(SHAPE["vocabulary"], (BATCH, SHAPE["context"]), generator=generator) for name in ("x", "y")
+    }
 
     def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return F.cross_entropy(model(batch["x"]).flatten(0, 1), batch["y"].flatten())
@@ -77,7 +79,9 @@ def contestants() -> dict[str, Callable[[], object]]:
     reference = dict(zip((name for name, _ in model.named_parameters()), ways["autograd, eager"](), strict=True))
     for name in ("chain rule, eager", "chain rule, compiled"):
         for path, gradient in ways[name]().items():
-            torch.testing.assert_close(gradient, reference[path], rtol=1e-3, atol=1e-5 * float(reference[path].abs().max() + 1e-4))
+            torch.testing.assert_close(
+                gradient, reference[path], rtol=1e-3, atol=1e-5 * float(reference[path].abs().max() + 1e-4)
+            )
     return ways
 
 

@@ -17,7 +17,8 @@ STEPS = 20
 def batches():
     generator = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
-        tokens = torch.randint(0, 11, (2, 7), generator=generator)
+        first = torch.randint(0, 11, (2, 1), generator=generator)
+        tokens = (first + 3 * torch.arange(7)) % 11  # something to learn: the next token is the last one plus 3
         yield tokens[:, :-1], tokens[:, 1:].contiguous()
 
 
@@ -48,7 +49,7 @@ def test_finite_differences_follow_autograd_to_1e_9(by_autograd):
 
 
 def test_the_curve_moves_so_that_the_agreement_says_something(by_autograd):
-    assert by_autograd[-1] < by_autograd[0] - 0.05
+    assert by_autograd[-1] < by_autograd[0] - 0.3
 
 
 def test_gradients_add_up_over_calls_as_those_of_backward_do():

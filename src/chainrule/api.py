@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
 import torch
 from torch import nn
@@ -11,13 +11,14 @@ from torch import nn
 from chainrule.autodiff import backward_source as backward_source
 from chainrule.autodiff import evaluate, loss_of
 from chainrule.autodiff import value_and_grad as value_and_grad
-from chainrule.capture import capture as capture
+from chainrule.capture import capture as capture_as_written
 from chainrule.capture import promote
+from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
 from chainrule.checks.gradient import STAGES
 from chainrule.checks.subject import Check, Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
-from chainrule.engines import chain_rule_engine, numerical_engine
+from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
 from chainrule.finding import Finding, StageResult
 from chainrule.graph import Graph
@@ -33,18 +34,28 @@ from chainrule.train.run_folder import Run, new_run
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
 
-def check(setup: Setup, *, seed: int = 0, only: Collection[str] = (), command: str = "") -> Report:
+def check(
+    setup: Setup,
+    *,
+    seed: int = 0,
+    only: Collection[str] = (),
+    command: str = "",
+    announce: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Prove the gradients of a training set-up, before compute is spent; see docs/gradients.md for how a verdict is reached.
 
     seed     of the random directions and cotangents; the report prints it
     only     names of checks to run; all of them if empty
     command  the command line that repeats this check, for the report
+    announce called with the name of each stage before it runs, for a progress line
 
     Never changes the user's model, optimizer, batches or random state. Raises SetupError for a set-up that cannot be used
     (no trainable parameter, a loss that is no scalar, inf or nan in the input) and CaptureError if no graph can be made.
     """
     if not isinstance(setup, Setup):
-        raise SetupError(f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one")
+        raise SetupError(
+            f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one"
+        )
     stages = _selected(only)
     with preserved(setup.model, setup.loss, setup.optimizer, generators=(setup.batches,)):
         batch = first_batch(setup)
@@ -52,16 +63,29 @@ def check(setup: Setup, *, seed: int = 0, only: Collection[str] = (), command: s
         values = evaluate(graph)
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
-        results, findings = _run(stages, subject)
+        results, findings = _run(stages, subject, announce)
     return Report(
         findings=tuple(findings),
         stages=tuple(results),
         subject=_describe(subject),
         seed=seed,
-        versions={"chainrule": version("chainrule"), "torch": str(torch.__version__), "python": platform.python_version()},
+        versions={
+            "chainrule": version("chainrule"),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
         command=command,
         notes=graph.notes,
     )
+
+
+def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
+    """The graph of unit formulas of loss(model, batch); an op that has no derivative rule is written out in smaller ones.
+
+    Model, loss, batch and all generators are afterwards as they were. Raises SetupError and CaptureError as
+    `capture.capturing.capture` does.
+    """
+    return expand(capture_as_written(model, loss, batch), KNOWN)
 
 
 def numerical_gradient(
@@ -125,7 +149,9 @@ def _selected(only: Collection[str]) -> Mapping[str, tuple[str, Check]]:
     return {stage: (name, run) for stage, (name, run) in STAGES.items() if not only or name in only}
 
 
-def _run(stages: Mapping[str, tuple[str, Check]], subject: Subject) -> tuple[list[StageResult], list[Finding]]:
+def _run(
+    stages: Mapping[str, tuple[str, Check]], subject: Subject, announce: Callable[[str], None]
+) -> tuple[list[StageResult], list[Finding]]:
     """The stages in order. After a FAIL only the other half of the same proof still runs: more would repeat the finding."""
     results: list[StageResult] = []
     findings: list[Finding] = []
@@ -134,6 +160,7 @@ def _run(stages: Mapping[str, tuple[str, Check]], subject: Subject) -> tuple[lis
         if failed and name != failed:
             results.append(StageResult(stage, None, f"not run: {failed} comes first"))
             continue
+        announce(stage)
         result, found = run(subject)
         results.append(result)
         findings += [finding for finding in found if not _known(finding, findings)]
@@ -157,4 +184,3 @@ def _describe(subject: Subject) -> tuple[tuple[str, str], ...]:
         ("batch", shapes or "no tensors"),
         ("graph", f"{len(subject.graph.nodes)} unit formulas of {len({n.op for n in subject.graph.nodes})} kinds"),
     )
-

@@ -16,9 +16,12 @@ from chainrule.autodiff import value_and_grad
 from chainrule.autodiff.evaluate import evaluate, run_node, value_of
 from chainrule.capture import bind, capture
 from chainrule.capture.batches import tensors_of
+from chainrule.capture.expand import expand
 from chainrule.compare.entries import numerical_value_and_grad
+from chainrule.derivatives import FLAT, RULES
 from chainrule.graph import Graph
 
+KNOWN = RULES.keys() | FLAT
 Loss = Callable[[Any, Any], Tensor]
 # (graph, current leaf values) -> the loss and the gradient of every parameter
 Differentiate = Callable[[Graph, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
@@ -47,7 +50,7 @@ class GraphEngine:
         shapes = tuple((path, tensor.shape, tensor.dtype) for path, tensor in tensors_of(batch).items())
         key = (id(model), model.training, shapes)
         if key not in self._graphs:
-            self._graphs[key] = capture(model, loss, batch)
+            self._graphs[key] = expand(capture(model, loss, batch), KNOWN)
         return self._graphs[key]
 
 
@@ -65,7 +68,9 @@ def redraw(graph: Graph) -> dict[str, Tensor]:
     """Fresh random draws (dropout masks and the like) from the global generator, in the order in which forward draws them."""
     fixed = {name: leaf.value for name, leaf in graph.leaves.items()}
     return {
-        name: value_of_recipe for name, leaf in graph.leaves.items() if (value_of_recipe := _draw(leaf.recipe, fixed)) is not None
+        name: value_of_recipe
+        for name, leaf in graph.leaves.items()
+        if (value_of_recipe := _draw(leaf.recipe, fixed)) is not None
     }
 
 

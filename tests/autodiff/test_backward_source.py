@@ -58,7 +58,7 @@ def test_the_text_needs_nothing_but_torch(graph, tmp_path):
 def test_equal_modules_are_printed_once_and_looped():
     text = backward_source(promote(capture(*CASES["gpt"]())))
 
-    assert 1 == text.count("def block_")  // 2
+    assert 1 == text.count("def block_") // 2
     assert "# --- blocks.0 ... blocks.2" in text
     assert "for prefix in ['blocks.0.', 'blocks.1.', 'blocks.2.']:" in text
 

@@ -88,7 +88,11 @@ def _is_own(graph: Graph, prefix: str, name: str) -> bool:
     leaf = graph.leaves.get(name)
     kinds = ("parameter", "buffer")
     # A parameter that is tied to one elsewhere is nobody's own: it comes in as an input, and its gradients are summed outside.
-    return leaf is not None and leaf.kind in kinds and all(p.startswith(f"{prefix}." if prefix else "") for p in leaf.paths)
+    return (
+        leaf is not None
+        and leaf.kind in kinds
+        and all(p.startswith(f"{prefix}." if prefix else "") for p in leaf.paths)
+    )
 
 
 def _key(graph: Graph, block: Block) -> Any:
@@ -103,7 +107,9 @@ def _key(graph: Graph, block: Block) -> Any:
             return tuple(canonical(item) for item in argument)
         return repr(argument)
 
-    formulas = tuple((str(node.op), tuple((k, canonical(v)) for k, v in node.arguments.items())) for node in block.nodes)
+    formulas = tuple(
+        (str(node.op), tuple((k, canonical(v)) for k, v in node.arguments.items())) for node in block.nodes
+    )
     outputs = tuple((*names[ref.name], ref.index) for ref in block.outputs)
     return formulas, outputs
 

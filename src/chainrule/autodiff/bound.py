@@ -12,13 +12,19 @@ import torch
 from torch import Tensor
 
 from chainrule.autodiff.evaluate import resolve
-from chainrule.autodiff.reverse import cotangent, rule_of, shares
+from chainrule.autodiff.reverse import cotangent, pull_back, rule_of, shares
+from chainrule.derivatives import RULES
 from chainrule.derivatives.rule import Rule, call_by_name
 from chainrule.graph import Node, Ref, Value
 
 
-def bound_shares(node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]) -> Iterator[tuple[Ref, Tensor]]:
+def bound_shares(
+    node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]
+) -> Iterator[tuple[Ref, Tensor]]:
     """(argument, Σ |ȳ|·|∂y/∂x|) for every argument of one node: how large the terms are that its gradient sums."""
+    if node.op not in RULES:
+        yield from ((ref, share.abs()) for ref, share in pull_back(node, values, adjoints))
+        return
     rule = rule_of(node)
     g = _absolute(cotangent(node, values, adjoints))
     bounds = rule_bound(rule, g, values[node.name], resolve(node, values))

@@ -94,7 +94,9 @@ def value_of(ref: Ref, values: Mapping[str, Value]) -> Value:
 
 
 @lru_cache(maxsize=65536)  # sorting arguments anew at every step would cost as much as a small op
-def _template(node: Node) -> tuple[dict[str, Any], tuple[tuple[str, Ref], ...], tuple[tuple[str, tuple[Any, ...]], ...]]:
+def _template(
+    node: Node,
+) -> tuple[dict[str, Any], tuple[tuple[str, Ref], ...], tuple[tuple[str, tuple[Any, ...]], ...]]:
     refs = tuple((name, value) for name, value in node.arguments.items() if isinstance(value, Ref))
     nested = tuple(
         (name, value)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chainrule.autodiff.evaluate import evaluate, loss_of, resolve, value_of
+from chainrule.autodiff.fallback import numerical_pull_back
 from chainrule.derivatives import FLAT, RULES
 from chainrule.derivatives.rule import Rule
 from chainrule.errors import MissingRuleError
@@ -47,7 +48,8 @@ def reverse(
     seeds     what flows in: {graph.output: 1} by default; any value may be seeded, since the adjoint system is linear
     keep_all  False frees the adjoint of a node's output as soon as the node is done: training needs only the leaves
 
-    Raises MissingRuleError for an op on the path that has no rule.
+    An op on the path that has no rule is differentiated numerically if it is small (`without_rule` lists such nodes), else
+    MissingRuleError is raised.
     """
     active = active_values(graph)
     adjoints: dict[Ref, Tensor] = dict(seeds or {graph.output: torch.ones_like(loss_of(graph, values))})
@@ -66,10 +68,13 @@ def reverse(
 
 def pull_back(node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]) -> Iterator[tuple[Ref, Tensor]]:
     """(argument, its share ȳ · ∂y/∂x of the gradient) for every argument of one node, in the argument's shape and dtype."""
-    rule = rule_of(node)
-    arguments = resolve(node, values)
-    gradients = rule.gradients(cotangent(node, values, adjoints), values[node.name], arguments)
-    yield from shares(node, rule, gradients, values)
+    g = cotangent(node, values, adjoints)
+    rule = RULES.get(node.op)
+    if rule is None:
+        yield from numerical_pull_back(node, values, g)
+    else:
+        gradients = rule.gradients(g, values[node.name], resolve(node, values))
+        yield from shares(node, rule, gradients, values)
 
 
 def shares(
@@ -105,6 +110,13 @@ def rule_of(node: Node) -> Rule:
         f"{node.op} has no derivative rule; it stands on the gradient path at {node.where} ({node.source}). "
         "Add one in chainrule/derivatives (CONTRIBUTING, 'add a derivative rule')."
     )
+
+
+def without_rule(graph: Graph) -> list[Node]:
+    """The nodes on the gradient path whose op has no rule; what rests on them is not proved by rules."""
+    active = active_values(graph)
+    unknown = (node for node in graph.nodes if node.op not in RULES and node.op not in FLAT)
+    return [node for node in unknown if any(ref in active for ref in node.refs())]
 
 
 def output_refs(node: Node) -> tuple[Ref, ...]:

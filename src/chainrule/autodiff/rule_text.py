@@ -124,5 +124,3 @@ def _names(tree: ast.AST) -> Iterable[str]:
 def _closure(function: FunctionType) -> dict[str, Any]:
     cells = function.__closure__ or ()
     return {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, cells, strict=True)}
-
-

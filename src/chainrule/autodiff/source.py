@@ -224,7 +224,9 @@ class _Writer:
             yield f"v{number} = {name}_forward({', '.join([self._leaves_of(first), *given])})"
             places.update({ref: f"v{number}.{own}" for ref, own in zip(first.outputs, outputs, strict=True)})
             return
-        moving = {position: f"x{number}_{position}" for position, source in enumerate(run.carried) if source is not None}
+        moving = {
+            position: f"x{number}_{position}" for position, source in enumerate(run.carried) if source is not None
+        }
         yield from (f"{variable} = {given[position]}" for position, variable in moving.items())
         arguments = [moving.get(position, value) for position, value in enumerate(given)]
         yield f"v{number} = []"
@@ -315,5 +317,3 @@ def _literal(value: Argument, name: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     return repr(value)
-
-

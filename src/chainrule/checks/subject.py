@@ -101,7 +101,9 @@ def _finite(value: Value) -> bool:
     if isinstance(value, tuple):
         return all(_finite(item) for item in value)
     # -inf is what attention masks are made of; +inf and nan have no honest use in a forward pass
-    return not (isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | (value == torch.inf)).any()))
+    return not (
+        isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | (value == torch.inf)).any())
+    )
 
 
 def line_of(source: Source | None) -> Line | None:

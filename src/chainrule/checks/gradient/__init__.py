@@ -10,6 +10,7 @@ from chainrule.checks.gradient import (
     engine_disagreement,
     forward_mismatch,
     gradient_mismatch,
+    no_rule,
     rule_mismatch,
 )
 from chainrule.checks.subject import Check
@@ -18,6 +19,7 @@ from chainrule.checks.subject import Check
 STAGES: Mapping[str, tuple[str, Check]] = MappingProxyType(
     {
         "0 forward": (forward_mismatch.NAME, forward_mismatch.check),
+        "0 rules": (no_rule.NAME, no_rule.check),
         "1 chain rule": (engine_disagreement.NAME, engine_disagreement.check),
         "1b your backward": (gradient_mismatch.NAME, gradient_mismatch.check_in_float64),
         "2 each formula": (rule_mismatch.NAME, rule_mismatch.check),

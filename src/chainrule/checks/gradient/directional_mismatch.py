@@ -92,7 +92,9 @@ def _line(subject: Subject, direction: Mapping[str, Tensor]) -> Line:
         return float(evaluate_loss(graph, moved, subject.values))
 
     def line(offsets: Tensor) -> Tensor:
-        return torch.tensor([at(float(offset)) for offset in offsets.flatten()], dtype=torch.float64).view(offsets.shape)
+        return torch.tensor([at(float(offset)) for offset in offsets.flatten()], dtype=torch.float64).view(
+            offsets.shape
+        )
 
     return line
 
@@ -110,7 +112,9 @@ def _mismatch(subject: Subject, claimed: list[float], estimates: list[Estimate],
             ("chain rule (float64)", f"{claimed[worst]:.6e}", "⟨gradient, direction⟩"),
             ("numerical (order 6)", f"{float(estimate.value):.6e}", f"± {float(estimate.bar or 0):.0e}"),
         ),
-        notes=("Every formula passed alone, so the fault lies between them: in the graph or in the engine. Please report it.",),
+        notes=(
+            "Every formula passed alone, so the fault lies between them: in the graph or in the engine. Please report it.",
+        ),
         reproduce=subject.reproduce(NAME),
     )
 
@@ -122,7 +126,9 @@ def _unresolved(subject: Subject, resolution: float) -> Finding:
         where=type(subject.setup.model).__name__,
         message=f"an error below {resolution:.1e} of the gradient would not have been seen; {REQUIRED_RESOLUTION:.0e} is required",
         evidence={"resolution": resolution, "required": REQUIRED_RESOLUTION},
-        notes=("The loss is too rough or too noisy along these directions: look at its size and at random operations in it.",),
+        notes=(
+            "The loss is too rough or too noisy along these directions: look at its size and at random operations in it.",
+        ),
         reproduce=subject.reproduce(NAME),
         unresolved=True,
     )

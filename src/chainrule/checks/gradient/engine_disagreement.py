@@ -60,7 +60,11 @@ def _finding(agreement: Agreement, subject: Subject) -> Finding:
         },
         rows=(
             ("gradient", f"{agreement.norm:.3e}", "norm, torch.autograd"),
-            ("difference", f"{agreement.difference:.3e}", f"allowed {agreement.limit.value:.1e}: {agreement.limit.reason}"),
+            (
+                "difference",
+                f"{agreement.difference:.3e}",
+                f"allowed {agreement.limit.value:.1e}: {agreement.limit.reason}",
+            ),
         ),
         notes=("One of the two is wrong about a built-in formula; stage 2 says which. Please report it.",),
         reproduce=subject.reproduce(NAME),

@@ -42,8 +42,12 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
     limit = forward_limit(first.dtype, len(graph.nodes), float(first), noise)
     difference = abs(float(ours) - float(first))
     repeat = "run twice, bitwise the same" if noise == 0 else f"run twice, {noise:.1e} apart"
-    summary = f"graph of {len(graph.nodes)} formulas = model within {difference:.1e} of loss {float(first):.6g}; {repeat}"
-    findings = [] if difference <= limit.value else [_finding(float(first), float(ours), limit.value, limit.reason, subject)]
+    summary = (
+        f"graph of {len(graph.nodes)} formulas = model within {difference:.1e} of loss {float(first):.6g}; {repeat}"
+    )
+    findings = (
+        [] if difference <= limit.value else [_finding(float(first), float(ours), limit.value, limit.reason, subject)]
+    )
     verdict = "fail" if findings else "pass"
     return StageResult("0 forward", verdict, summary, None, time.perf_counter() - start), findings
 

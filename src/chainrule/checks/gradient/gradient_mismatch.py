@@ -167,9 +167,17 @@ def _finding(residual: Residual, node: Node | None, refs: list[Ref], subject: Su
             "affected_parameters": dict(_budget(residual, tape)),
         },
         rows=(
-            ("yours (torch.autograd)", f"{float(yours[index]):.6e}", f"gradient of {_name(residual.ref, tape)} at {index}"),
+            (
+                "yours (torch.autograd)",
+                f"{float(yours[index]):.6e}",
+                f"gradient of {_name(residual.ref, tape)} at {index}",
+            ),
             ("chain rule (float64)", f"{float(truth[index]):.6e}", formula),
-            (f"numerical (order 8, h={float(vote.h):.1e})", f"{float(vote.value):.6e}", f"± {float(vote.bar or 0):.0e}"),
+            (
+                f"numerical (order 8, h={float(vote.h):.1e})",
+                f"{float(vote.value):.6e}",
+                f"± {float(vote.bar or 0):.0e}",
+            ),
         ),
         notes=(
             f"{differ:,} of {worst.numel():,} elements differ ({differ / worst.numel():.1%}); the difference is "

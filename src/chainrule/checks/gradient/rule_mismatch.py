@@ -81,7 +81,11 @@ def _mismatch(node: Node, result: LocalResult, subject: Subject) -> Finding:
         },
         rows=(
             ("chain rule (float64)", f"{result.analytic:.6e}", " ".join(RULES[node.op].formula.split())),
-            (f"numerical (order 8, h={float(result.estimate.h):.1e})", f"{float(result.estimate.value):.6e}", f"± {bar:.0e}"),
+            (
+                f"numerical (order 8, h={float(result.estimate.h):.1e})",
+                f"{float(result.estimate.value):.6e}",
+                f"± {bar:.0e}",
+            ),
         ),
         notes=("chainrule's own rule is wrong for these arguments, or the formula jumps here. Please report it.",),
         reproduce=subject.reproduce(NAME),

@@ -1,0 +1,91 @@
+"""An op that has no derivative rule, written out in smaller ops: that op only, the rest of the graph stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from chainrule.capture.nodes import convert
+from chainrule.graph import Argument, Graph, Node, Ref, Spec
+
+
+def expand(graph: Graph, known: Container[OpOverload]) -> Graph:
+    """The same graph with every node of an unknown op replaced by the ops that PyTorch decomposes it to, if it does.
+
+    A node that cannot be decomposed, or only to itself, stays. Names of the new nodes begin with the old node's.
+    """
+    if all(node.op in known for node in graph.nodes):
+        return graph
+    moved: dict[Ref, Ref] = {}
+    nodes: list[Node] = []
+    specs = _specs(graph)
+    for node in graph.nodes:
+        node = replace(node, arguments={name: _moved(value, moved) for name, value in node.arguments.items()})
+        parts = None if node.op in known else _decomposed(node, specs)
+        if parts is None:
+            nodes.append(node)
+            specs[node.name] = node.spec
+            continue
+        new, outputs = parts
+        nodes += new
+        specs |= {part.name: part.spec for part in new}
+        moved |= dict(zip(_outputs(node), outputs, strict=True))
+    mutated = {path: moved.get(ref, ref) for path, ref in graph.mutated.items()}
+    return replace(graph, nodes=tuple(nodes), output=moved.get(graph.output, graph.output), mutated=mutated)
+
+
+def _decomposed(node: Node, specs: Mapping[str, Any]) -> tuple[list[Node], list[Ref]] | None:
+    refs = list(dict.fromkeys(node.refs()))
+    inputs = [_like(specs, ref) for ref in refs]
+
+    def run(*tensors: Tensor) -> Any:
+        given = dict(zip(refs, tensors, strict=True))
+        result = node.op(**{name: _filled(value, given) for name, value in node.arguments.items()})
+        return list(result) if isinstance(result, (tuple, list)) else [result]
+
+    try:
+        traced = make_fx(run, decomposition_table=core_aten_decompositions(), tracing_mode="fake")(*inputs)
+        placeholders = [n.name for n in traced.graph.nodes if n.op == "placeholder"]
+        places = dict(zip(placeholders, refs, strict=True))
+        converted = convert(traced.graph, places, rename=lambda name: f"{node.name}_{name}")
+    except Exception:  # a decomposition may refuse for any reason of its own; the node then stays whole and is reported
+        return None
+    outputs = list(converted.outputs[0]) if isinstance(converted.outputs[0], tuple) else list(converted.outputs)
+    if any(part.op is node.op for part in converted.nodes) or not all(isinstance(ref, Ref) for ref in outputs):
+        return None
+    new = [replace(p, stack=node.stack, source=node.source, function=node.function) for p in converted.nodes]
+    return new, outputs
+
+
+def _specs(graph: Graph) -> dict[str, Any]:
+    return {name: Spec(tuple(leaf.value.shape), leaf.value.dtype) for name, leaf in graph.leaves.items()}
+
+
+def _like(specs: Mapping[str, Any], ref: Ref) -> Tensor:
+    spec = specs[ref.name] if ref.index is None else specs[ref.name][ref.index]
+    return torch.empty(spec.shape, dtype=spec.dtype)
+
+
+def _outputs(node: Node) -> list[Ref]:
+    if isinstance(node.spec, Spec):
+        return [Ref(node.name)]
+    return [Ref(node.name, index) for index in range(len(node.spec))]
+
+
+def _moved(argument: Argument, moved: Mapping[Ref, Ref]) -> Argument:
+    if isinstance(argument, Ref):
+        return moved.get(argument, argument)
+    return tuple(_moved(item, moved) for item in argument) if isinstance(argument, tuple) else argument
+
+
+def _filled(argument: Argument, given: Mapping[Ref, Tensor]) -> Any:
+    if isinstance(argument, Ref):
+        return given[argument]
+    return [_filled(item, given) for item in argument] if isinstance(argument, tuple) else argument
