@@ -20,6 +20,8 @@ from chainrule.derivatives import (
     normalization,
     padding,
     pooling,
+    recurrent,
+    recurrent_cell,
     reduction,
     resampling,
     selection,
@@ -50,6 +52,8 @@ FAMILIES = (
     convolution,
     pooling,
     resampling,
+    recurrent,
+    recurrent_cell,
     flat,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)
