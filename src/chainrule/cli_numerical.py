@@ -61,14 +61,14 @@ def numerical(
     setup = load_setup(target)
     import torch
 
-    from chainrule.autodiff import value_and_grad
-    from chainrule.capture import capture, promote
+    from chainrule import api
+    from chainrule.capture import promote
     from chainrule.checks.subject import first_batch
     from chainrule.compare.entries import find_parameter
 
-    graph = promote(capture(setup.model, setup.loss, first_batch(setup)), torch.float64)
+    graph = promote(api.capture(setup.model, setup.loss, first_batch(setup)), torch.float64)
     parameter = find_parameter(graph, parameter).path
-    gradient = value_and_grad(graph)[1][parameter]
+    gradient = api.value_and_grad(graph)[1][parameter]
     indices = chosen(tuple(gradient.shape), rows, columns)
     if sweep:
         show_sweep(graph, parameter, gradient, indices)
