@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ PREFLIGHT = "preflight.json"
 PROMPT_TOKENS = 24
 
 
-def finish(
-    job: Job,
-    state: State,
-    data: Prepared,
-    bigram: Bigram,
-    choice: Choice,
-    outcome: Outcome,
-    listener: Listener,
-    start: float,
-) -> Results:
+@dataclass(frozen=True)
+class Session:
+    """What a run has besides its state: the loop's job, where it came from, who listens, when it began."""
+
+    job: Job
+    data: Prepared
+    bigram: Bigram
+    choice: Choice
+    listener: Listener
+    start: float
+
+
+def finish(session: Session, state: State, outcome: Outcome) -> Results:
     """Measure, sample and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
+    job, data, listener = session.job, session.data, session.listener
     loss, prompt, text = None, "", ""
     if outcome == "finished":
         with listener.phase("measuring the validation loss on all windows"):
@@ -52,13 +57,13 @@ def finish(
         parameters=count(job.model),
         gradient=job.config.gradient,
         method=job.config.method,
-        precision=choice.precision,
-        precision_reason=choice.reason,
+        precision=session.choice.precision,
+        precision_reason=session.choice.reason,
         threads=torch.get_num_threads(),
         training_loss=sum(state.recent) / len(state.recent) if state.recent else None,
         validation_loss=loss,
         bigram_loss=job.bigram_loss,
-        bigram_strength=bigram.strength,
+        bigram_strength=session.bigram.strength,
         best_loss=state.best_loss,
         best_step=state.best_step,
         bytes_per_token=data.facts.validation_bytes / len(data.validation.tokens),
@@ -67,7 +72,7 @@ def finish(
         tokens_seen=tokens,
         tokens_per_second=tokens / state.seconds if state.seconds else 0.0,
         loop_seconds=state.seconds,
-        total_seconds=time.perf_counter() - start,
+        total_seconds=time.perf_counter() - session.start,
         preflight=preflight_report(job.folder),
         prompt=prompt,
         continuation=text,

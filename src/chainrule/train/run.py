@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from chainrule.train.build import build_job
 from chainrule.train.checkpoint import State, discard_after, load_checkpoint, newest_checkpoint, read_state, step_of
 from chainrule.train.engine import Batch, Engine, Loss, autograd
 from chainrule.train.events import Events
-from chainrule.train.finish import PREFLIGHT, finish
+from chainrule.train.finish import PREFLIGHT, Session, finish
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.loop import Job, Watcher, micro_batches, train_loop
 from chainrule.train.prepare import Prepared, baseline, load_prepared, prepare, save_prepared
@@ -46,13 +45,13 @@ def run_training(
     listener, start = listener or Silent(), time.perf_counter()
     data = load_prepared(run.folder, run.config) if run.folder else None
     data = data or prepare(run.config, listener)
-    run = replace(run, folder=run.folder or make_folder(run))
-    assert run.folder is not None
+    folder = run.folder or make_folder(run)
     try:
-        with preserved_randomness(), sole_trainer(run.folder):
-            return _train(run, run.folder, data, engine, preflight, watchers, listener, start)
+        with preserved_randomness(), sole_trainer(folder):
+            session = _begin(run, folder, data, engine, listener, start)
+            return _train(session, run.checkpoint, preflight, watchers)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_go_on(run.folder)) from None
+        raise KeyboardInterrupt(how_to_go_on(folder)) from None
 
 
 def how_to_go_on(folder: Path) -> str:
@@ -62,16 +61,8 @@ def how_to_go_on(folder: Path) -> str:
     return f"interrupted: {kept}; go on with: chainrule train --resume {folder}"
 
 
-def _train(
-    run: Run,
-    folder: Path,
-    data: Prepared,
-    engine: Engine,
-    preflight: Preflight | None,
-    watchers: Sequence[Watcher],
-    listener: Listener,
-    start: float,
-) -> Results:
+def _begin(run: Run, folder: Path, data: Prepared, engine: Engine, listener: Listener, start: float) -> Session:
+    """Make all that the loop needs, and write down the settings with their automatic choices."""
     seed_everything(run.config.seed)
     if run.checkpoint is None:
         save_prepared(folder, data)
@@ -82,16 +73,23 @@ def _train(
     job, choice = build_job(run.config, folder, data, engine, bigram_loss, listener)
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, "precision": choice.reason})
-    events = Events(folder)
+    return Session(job, data, bigram, choice, listener, start)
+
+
+def _train(
+    session: Session, checkpoint: Path | None, preflight: Preflight | None, watchers: Sequence[Watcher]
+) -> Results:
+    job, listener = session.job, session.listener
+    events = Events(job.folder)
     try:
-        state = _state(run, job, events, listener)
-        if run.checkpoint is None and not _passes(job, folder, preflight, listener):
+        state = _state(job, checkpoint, events, listener)
+        if checkpoint is None and not _passes(job, preflight, listener):
             events.note("refused", "preflight")
-            return finish(job, state, data, bigram, choice, "refused by preflight", listener, start)
+            return finish(session, state, "refused by preflight")
         with stop_on_signals(listener.stopping) as stop:
             train_loop(job, state, events, listener, watchers, stop)
         outcome: Outcome = "finished" if state.step >= job.config.steps else "interrupted"
-        results = finish(job, state, data, bigram, choice, outcome, listener, start)
+        results = finish(session, state, outcome)
         events.note(outcome, f"step {state.step}")
         return results
     finally:
@@ -105,13 +103,13 @@ def _use_threads(threads: int, listener: Listener) -> None:
         torch.set_num_threads(threads)
 
 
-def _state(run: Run, job: Job, events: Events, listener: Listener) -> State:
+def _state(job: Job, checkpoint: Path | None, events: Events, listener: Listener) -> State:
     """The state to begin with: of the checkpoint, or fresh."""
-    if run.checkpoint is None:
+    if checkpoint is None:
         events.forget_after(-1)
         events.note("started")
         return State()
-    state = load_checkpoint(run.checkpoint, job.model, job.optimizer)
+    state = load_checkpoint(checkpoint, job.model, job.optimizer)
     events.forget_after(state.step)
     dropped = discard_after(job.folder, state.step)
     events.note("resumed", f"step {state.step}")
@@ -119,21 +117,18 @@ def _state(run: Run, job: Job, events: Events, listener: Listener) -> State:
     return state
 
 
-def _passes(job: Job, folder: Path, preflight: Preflight | None, listener: Listener) -> bool:
+def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     """Run the preflight on the first batches; True if there is none, or if it finds no error."""
     if preflight is None or not job.config.loop.preflight:
         return True
-    batches = [
-        batch
-        for number in range(PREFLIGHT_BATCHES)
-        for batch in [next(micro_batches(job, State(samples=number * job.batch_size)))]
-    ]
+    positions = (State(samples=number * job.batch_size) for number in range(PREFLIGHT_BATCHES))
+    batches = [next(micro_batches(job, position)) for position in positions]
     job.model.train()
     with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):
         report = preflight(job.model, job.loss, batches, job.optimizer)
     if report is None:
         return True
-    write_json(report.to_dict())(folder / PREFLIGHT)
-    write_text(folder / "preflight.txt", f"{report}\n")
+    write_json(report.to_dict())(job.folder / PREFLIGHT)
+    write_text(job.folder / "preflight.txt", f"{report}\n")
     listener.reported(report)
     return report.ok
