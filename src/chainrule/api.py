@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
+from typing import Any
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from chainrule.autodiff import backward_source as backward_source
 from chainrule.autodiff import evaluate, loss_of

@@ -19,7 +19,7 @@ from chainrule.capture.batches import tensors_of
 from chainrule.capture.expand import expand
 from chainrule.compare.entries import numerical_value_and_grad
 from chainrule.derivatives import FLAT, RULES
-from chainrule.graph import Graph
+from chainrule.graph import Graph, Node
 
 KNOWN = RULES.keys() | FLAT
 Loss = Callable[[Any, Any], Tensor]
@@ -65,20 +65,15 @@ def numerical_engine() -> GraphEngine:
 
 
 def redraw(graph: Graph) -> dict[str, Tensor]:
-    """Fresh random draws (dropout masks and the like) from the global generator, in the order in which forward draws them."""
+    """Fresh random draws (dropout masks and the like) from the global generator, in the order of forward."""
     fixed = {name: leaf.value for name, leaf in graph.leaves.items()}
-    return {
-        name: value_of_recipe
-        for name, leaf in graph.leaves.items()
-        if (value_of_recipe := _draw(leaf.recipe, fixed)) is not None
-    }
+    return {name: _draw(leaf.recipe, fixed) for name, leaf in graph.leaves.items() if leaf.recipe is not None}
 
 
-def _draw(recipe: Any, fixed: Mapping[str, Tensor]) -> Tensor | None:
-    if recipe is None:
-        return None
+def _draw(recipe: Node, fixed: Mapping[str, Tensor]) -> Tensor:
     drawn = run_node(recipe, fixed)
-    return drawn[0] if isinstance(drawn, tuple) else drawn
+    value: Tensor = drawn[0] if isinstance(drawn, tuple) else drawn
+    return value
 
 
 def _update_buffers(graph: Graph, leaves: Mapping[str, Tensor], model: nn.Module) -> None:

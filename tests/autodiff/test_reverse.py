@@ -69,7 +69,9 @@ def test_the_adjoint_system_is_linear_in_what_is_seeded(graph):
 
 def test_neither_autograd_nor_a_backward_op_runs_in_the_engine(graph):
     class Watch(TorchDispatchMode):
-        seen: list[str] = []
+        def __init__(self):
+            super().__init__()
+            self.seen: list[str] = []
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             self.seen.append(str(func))

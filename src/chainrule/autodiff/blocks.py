@@ -118,7 +118,7 @@ def _carried(blocks: tuple[Block, ...]) -> tuple[int | None, ...] | None:
     """How inputs follow from the previous block's outputs, the same way all along; None if they do not."""
     plans = []
     for before, after in pairwise(blocks):
-        plan = []
+        plan: list[int | None] = []
         for position, ref in enumerate(after.inputs):
             if ref in before.outputs:
                 plan.append(before.outputs.index(ref))

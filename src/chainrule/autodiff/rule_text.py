@@ -89,16 +89,16 @@ class _Rename(ast.NodeTransformer):
     def __init__(self, renamed: dict[str, str]) -> None:
         self._renamed = renamed
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 (ast's own naming)
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in self._renamed and self._renamed[node.id] != node.id:
             return ast.copy_location(ast.parse(self._renamed[node.id], mode="eval").body, node)
         return node
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         node.name = self._renamed.get(node.name, node.name)
         return self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.name = self._renamed.get(node.name, node.name)
         return self.generic_visit(node)
 

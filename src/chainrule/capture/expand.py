@@ -51,7 +51,7 @@ def _decomposed(node: Node, specs: Mapping[str, Any]) -> tuple[list[Node], list[
         return list(result) if isinstance(result, (tuple, list)) else [result]
 
     try:
-        traced = make_fx(run, decomposition_table=core_aten_decompositions(), tracing_mode="fake")(*inputs)
+        traced = make_fx(run, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(*inputs)
         placeholders = [n.name for n in traced.graph.nodes if n.op == "placeholder"]
         places = dict(zip(placeholders, refs, strict=True))
         converted = convert(traced.graph, places, rename=lambda name: f"{node.name}_{name}")

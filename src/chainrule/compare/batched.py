@@ -7,7 +7,7 @@ The ops that carry a transformer take a leading dimension as they are, once thei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -39,24 +39,25 @@ def run_batched(
     """
     arguments = resolve(node, values)
     names = frozenset(name for name, value in node.arguments.items() if any(ref in many for ref in refs_in(value)))
+    form = FORMS.get(node.op) if forms is None else None
+    if form is not None and (output := form(arguments, names)) is not None:
+        return output
     single = _single(node, at, forms)
-    if single is None:
-        if (form := FORMS.get(node.op)) is not None and (output := form(arguments, names)) is not None:
-            return output
-        single = WRITTEN_OUT.get(node.op, node.op)
     rule = RULES.get(node.op)
     if rule is not None and rule.local is not None and names == {"self"}:
         return single(**arguments)  # entry by entry, so a leading dimension changes nothing
     return _mapped(node, single, arguments, many)
 
 
-def _single(node: Node, at: Mapping[str, Value] | None, forms: Forms | None) -> Callable[..., Value] | None:
-    """What computes the node for one perturbation if not its op: a given form, or its rule with the branch held."""
+def _single(node: Node, at: Mapping[str, Value] | None, forms: Forms | None) -> Callable[..., Value]:
+    """What computes the node for one perturbation: another form of it, its rule with the branch held, or its op."""
     if forms is not None and (form := forms(node)) is not None:
         return form
+    if (written := WRITTEN_OUT.get(node.op)) is not None:
+        return written
     rule = RULES.get(node.op)
     if at is None or rule is None or rule.frozen is None:
-        return None
+        return node.op
     base = {**resolve(node, at), "y": at[node.name]}
     frozen = rule.frozen
     return lambda **arguments: call_by_name(frozen, arguments, base)
@@ -123,6 +124,27 @@ def _padded(x: Tensor, rank: int) -> Tensor:
     return x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])
 
 
+def _matmul(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    x, y = a["self"], a["other"]
+    if min(x.dim() - ("self" in many), y.dim() - ("other" in many)) < 2:
+        return None
+    x, y = _aligned(x, y, many)
+    return torch.matmul(x, y)
+
+
+def _softmax(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
+    return torch.softmax(a["self"], _shifted(a["dim"]), a["dtype"])
+
+
+def _masked_fill(a: Arguments, many: frozenset[str]) -> Tensor | None:
+    x, mask = a["self"], a["mask"]
+    return x.masked_fill(mask, a["value"]) if many == {"self"} and mask.dim() < x.dim() else None
+
+
+def _clone(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
+    return a["self"]  # type: ignore[no-any-return]  # nothing is written in place here
+
+
 def _view(a: Arguments, many: frozenset[str]) -> Tensor:  # noqa: ARG001
     return a["self"].reshape(a["self"].shape[0], *a["size"])  # type: ignore[no-any-return]
 
@@ -153,6 +175,10 @@ FORMS: Mapping[Any, Callable[[Arguments, frozenset[str]], Tensor | None]] = {
     aten.layer_norm.default: _layer_norm,
     aten.add.Tensor: _add,
     aten.mul.Tensor: _mul,
+    aten.matmul.default: _matmul,
+    aten.softmax.int: _softmax,
+    aten.masked_fill.Scalar: _masked_fill,
+    aten.clone.default: _clone,
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
     aten.transpose.int: _transpose,
@@ -194,8 +220,44 @@ def reshaped(self: Tensor, size: list[int]) -> Tensor:
     return self.reshape(size)
 
 
+def normalised(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+    """(x - μ) / √(σ² + eps) with σ² = mean (x - μ)², not of moduli."""
+    centred = x - x.mean(dim=tuple(dims), keepdim=True)
+    return centred / torch.sqrt((centred * centred).mean(dim=tuple(dims), keepdim=True) + eps)
+
+
+def batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    **_: Any,
+) -> tuple[Tensor, ...]:
+    """γ (x - μ) / √(σ² + eps) + β for each channel; the statistics that the op also returns carry no gradient."""
+    across = [1, -1, *[1] * (input.dim() - 2)]
+    if training:
+        y = normalised(input, [d for d in range(input.dim()) if d != 1], eps)
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        y = (input - running_mean.view(across)) / torch.sqrt(running_var.view(across) + eps)
+    parts = (part if part is None else part.reshape(across) for part in (weight, bias))
+    empty = torch.zeros(0, dtype=torch.float64)
+    return affine(y, *parts), empty, empty, empty, empty
+
+
+def affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """γ y + β, as far as there are any."""
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
 WRITTEN_OUT: Mapping[Any, Callable[..., Value]] = {
     aten.scaled_dot_product_attention.default: attention,
+    aten._native_batch_norm_legit_functional.default: batch_norm,
     aten.view.default: reshaped,
     aten._unsafe_view.default: reshaped,
 }

@@ -14,8 +14,8 @@ from chainrule.compare.residual import Residual, double
 from chainrule.derivatives import FLAT
 from chainrule.graph import Graph, Node, Ref, Value
 from chainrule.numdiff.noise import measure_noise
-from chainrule.numdiff.steps import relative_step
 from chainrule.numdiff.stencils import Estimate, order8
+from chainrule.numdiff.steps import relative_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ def guilty(residual: Residual, values: Mapping[str, Value], recorded: Mapping[Re
     consumers = residual.consumers
     custom = [node for node in consumers if node.function]
     if custom or len(consumers) < 2:
-        return (custom or [*consumers, None])[0]
+        return next(iter(custom or consumers), None)
     difference = residual.recorded - residual.expected
     return max(consumers, key=lambda node: _fit(node, residual.ref, difference, values, recorded))
 

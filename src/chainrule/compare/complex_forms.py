@@ -8,7 +8,7 @@ op's rule or here. `var` and `abs` of a complex tensor run in torch but are othe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,41 +61,12 @@ def log_softmax(self: Tensor, dim: int, **_: Any) -> Tensor:
     return shifted - torch.log(torch.exp(shifted).sum(dim=dim, keepdim=True))
 
 
-def normalised(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    """(x - μ) / √(σ² + eps) with σ² = mean (x - μ)², not of moduli."""
-    centred = x - x.mean(dim=tuple(dims), keepdim=True)
-    return centred / torch.sqrt((centred * centred).mean(dim=tuple(dims), keepdim=True) + eps)
-
-
 def layer_norm(
     input: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float, **_: Any
 ) -> Tensor:
     """γ (x - μ) / √(σ² + eps) + β over the last dimensions."""
-    y = normalised(input, range(-len(normalized_shape), 0), eps)
-    return _affine(y, weight, bias)
-
-
-def batch_norm(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    eps: float,
-    **_: Any,
-) -> tuple[Tensor, ...]:
-    """γ (x - μ) / √(σ² + eps) + β for each channel; the statistics that the op also returns carry no gradient."""
-    across = [1, -1, *[1] * (input.dim() - 2)]
-    if training:
-        y = normalised(input, [d for d in range(input.dim()) if d != 1], eps)
-    else:
-        assert running_mean is not None
-        assert running_var is not None
-        y = (input - running_mean.view(across)) / torch.sqrt(running_var.view(across) + eps)
-    parts = (part if part is None else part.reshape(across) for part in (weight, bias))
-    empty = torch.zeros(0, dtype=torch.float64)
-    return _affine(y, *parts), empty, empty, empty, empty
+    y = batched.normalised(input, range(-len(normalized_shape), 0), eps)
+    return batched.affine(y, weight, bias)
 
 
 def erf(self: Tensor) -> Tensor:
@@ -194,11 +165,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
     return batched.attention(as_complex(query), as_complex(key), as_complex(value), **rest, softmax=softmax)
 
 
-def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
-
-
 def _reduced(losses: Tensor, reduction: int, count: Any) -> Tensor:
     return losses if reduction == 0 else losses.sum() / count if reduction == 1 else losses.sum()
 
@@ -209,7 +175,7 @@ COMPLEX_FORMS: Mapping[Any, Form] = {
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax,
     aten.layer_norm.default: layer_norm,
-    aten._native_batch_norm_legit_functional.default: batch_norm,
+    aten._native_batch_norm_legit_functional.default: batched.batch_norm,
     aten.erf.default: erf,
     aten.gelu.default: gelu,
     aten.softplus.default: softplus,

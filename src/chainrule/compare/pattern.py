@@ -97,4 +97,3 @@ def _missing_term(difference: Tensor) -> Iterator[str]:
             continue
         if float((difference - difference.mean(axis, keepdim=True)).norm()) <= FITS * float(difference.norm()):
             yield f"the difference is constant along axis {axis}: a term that is summed or averaged over it is missing"
-

@@ -71,7 +71,7 @@ class _Sums:
 
     def forget(self, ref: Ref) -> None:
         for sums in (self.expected, self.bound, self.stock, self.consumers):
-            sums.pop(ref, None)  # type: ignore[attr-defined]
+            sums.pop(ref, None)
 
 
 def residuals(graph: Graph, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor]) -> Iterator[Residual]:

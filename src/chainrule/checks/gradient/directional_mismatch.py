@@ -124,7 +124,8 @@ def _unresolved(subject: Subject, resolution: float) -> Finding:
         check=NAME,
         severity="warning",
         where=type(subject.setup.model).__name__,
-        message=f"an error below {resolution:.1e} of the gradient would not have been seen; {REQUIRED_RESOLUTION:.0e} is required",
+        message=f"an error below {resolution:.1e} of the gradient would not have been seen; "
+        f"{REQUIRED_RESOLUTION:.0e} is required",
         evidence={"resolution": resolution, "required": REQUIRED_RESOLUTION},
         notes=(
             "The loss is too rough or too noisy along these directions: look at its size and at random operations in it.",

@@ -23,7 +23,7 @@ import time
 from chainrule.checks.subject import Subject
 from chainrule.compare.agreement import Agreement, agreements
 from chainrule.compare.by_autograd import autograd_value_and_grad
-from chainrule.finding import Finding, StageResult
+from chainrule.finding import Finding, StageResult, Verdict
 
 NAME = "engine-disagreement"
 
@@ -42,7 +42,7 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
         summary = f"chain rule and autograd differ in {len(wrong)} of {len(compared)} parameters"
     resolution = max((a.limit.value / a.norm for a in compared if a.norm and a.limit.value < a.norm), default=0.0)
     findings = [_finding(agreement, subject) for agreement in wrong]
-    verdict = "fail" if findings else "pass"
+    verdict: Verdict = "fail" if findings else "pass"
     return StageResult("1 chain rule", verdict, summary, resolution, time.perf_counter() - start), findings
 
 

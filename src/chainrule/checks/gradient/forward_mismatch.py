@@ -26,7 +26,7 @@ import time
 from chainrule.autodiff.evaluate import evaluate, loss_of
 from chainrule.capture.eager import user_loss
 from chainrule.checks.subject import Subject
-from chainrule.finding import Finding, StageResult
+from chainrule.finding import Finding, StageResult, Verdict
 from chainrule.tolerance import forward_limit
 
 NAME = "forward-mismatch"
@@ -48,7 +48,7 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
     findings = (
         [] if difference <= limit.value else [_finding(float(first), float(ours), limit.value, limit.reason, subject)]
     )
-    verdict = "fail" if findings else "pass"
+    verdict: Verdict = "fail" if findings else "pass"
     return StageResult("0 forward", verdict, summary, None, time.perf_counter() - start), findings
 
 

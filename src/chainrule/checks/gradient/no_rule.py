@@ -20,7 +20,7 @@ import time
 
 from chainrule.autodiff.reverse import without_rule
 from chainrule.checks.subject import Subject, line_of
-from chainrule.finding import Finding, StageResult
+from chainrule.finding import Finding, StageResult, Verdict
 from chainrule.graph import Node
 
 NAME = "no-rule"
@@ -31,7 +31,7 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
     start = time.perf_counter()
     findings = [_finding(node, subject) for node in without_rule(subject.graph)]
     summary = f"{len(findings)} formulas without a rule, taken numerically" if findings else "every formula has a rule"
-    verdict = "unresolved" if findings else "pass"
+    verdict: Verdict = "unresolved" if findings else "pass"
     return StageResult("0 rules", verdict, summary, None, time.perf_counter() - start), findings
 
 
