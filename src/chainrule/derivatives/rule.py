@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -53,7 +53,8 @@ class Rule:
 
     def gradients(self, g: Any, y: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The vector-Jacobian product, given all of the op's arguments by name."""
-        return call_by_name(self.vjp, arguments, g, y)
+        gradients: Mapping[str, Any] = call_by_name(self.vjp, arguments, g, y)
+        return gradients
 
 
 class Rules:
@@ -153,7 +154,7 @@ def call_by_name(function: Callable[..., Any], arguments: Mapping[str, Any], *fi
     return function(*first, **{parameter: arguments[name] for parameter, name in plan})
 
 
-@lru_cache(maxsize=None)  # inspecting a signature costs 20 µs, more than many an op
+@cache  # inspecting a signature costs 20 µs, more than many an op
 def _plan(function: Callable[..., Any], skip: int) -> tuple[tuple[str, str], ...] | None:
     kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds:
