@@ -11,7 +11,6 @@ Shapes: N batch, G groups, C channels in, O channels out, T places out, one for 
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -38,18 +37,22 @@ def each(value: Any, count: int) -> list[int]:
 def correlate(
     wide_NCT: Tensor, narrow_NOT: Tensor, kernel: Any, stride: Any, pads: Any, dilation: Any, groups: int
 ) -> Tensor:
-    """Σ_{n,t} narrow[n,o,t] wide[n,c, s t + d k − p] for every o, c and k: one product of matrices per place k."""
-    wide = F.pad(wide_NCT, [side for pair in reversed(pads) for side in pair])
-    narrow_NGOT = torch.unflatten(narrow_NOT, 1, (groups, -1)).flatten(3)
-    places = []
-    for offset in itertools.product(*map(range, kernel)):
-        seen = (
-            slice(k * d, k * d + (size - 1) * s + 1, s)
-            for k, d, s, size in zip(offset, dilation, stride, narrow_NOT.shape[2:], strict=True)
-        )
-        wide_NGCT = torch.unflatten(wide[(slice(None), slice(None), *seen)], 1, (groups, -1)).flatten(3)
-        places.append((narrow_NGOT @ wide_NGCT.mT).sum(0).flatten(0, 1))
-    return torch.unflatten(torch.stack(places, -1), -1, kernel)
+    """Σ_{n,t} narrow[n,o,t] wide[n,c, s t + d k − p] for every o, c and k.
+
+    This is a convolution too: of wide with narrow as its kernel. The batch is what is summed over, so it takes the place of
+    the channels; k moves by d and t by s, so stride and dilation change places.
+    """
+    if not len(wide_NCT):
+        return wide_NCT.new_zeros(narrow_NOT.shape[1], wide_NCT.shape[1] // groups, *kernel)
+    beyond = [side for before, after in reversed(pads) for side in (0, after - before)]
+    wide_CGNT = torch.unflatten(F.pad(wide_NCT, beyond), 1, (groups, -1)).transpose(0, 2)
+    before, none = [pair[0] for pair in pads], [0] * len(pads)
+    found_COK = torch.convolution(
+        wide_CGNT.flatten(1, 2), narrow_NOT.transpose(0, 1), None, dilation, before, stride, False, none, groups
+    )
+    for d, size in enumerate(kernel):
+        found_COK = found_COK.narrow(d + 2, 0, size)
+    return found_COK.transpose(0, 1)
 
 
 def spread(g: Tensor, weight: Tensor, size: Any, stride: Any, pads: Any, dilation: Any, groups: int) -> Tensor:
