@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from chainrule import cli
+from chainrule.api import check
+from chainrule.setup_file import load_setup
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -143,3 +145,10 @@ def test_rules_lists_formulas_by_family(capsys):
     assert "aten.sigmoid" in printed
     assert "dy/dself = y (1 − y)" in printed or "y · (1 − y)" in printed
     assert 2 == cli.run(["rules", "no_such_op"])
+
+
+def test_each_stage_is_announced_before_it_runs(file):
+    announced = []
+    report = check(load_setup(file), announce=announced.append)
+
+    assert [stage.name.split()[0] for stage in report.stages] == [stage.split()[0] for stage in announced]

@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
+from rich.console import Console
+
 from chainrule.errors import ConfigError
 from chainrule.report import show
 from chainrule.setup_file import load_setup
@@ -52,7 +54,14 @@ def check(
     setup = load_setup(target)
     from chainrule import api  # after the user's file, so that a wrong name is told at once
 
-    report = api.check(setup, seed=seed, only=tuple(only or ()), command=f"chainrule check {target}")
+    with Console(stderr=True).status("capturing the graph") as status:  # a line that moves, on a terminal only
+        report = api.check(
+            setup,
+            seed=seed,
+            only=tuple(only or ()),
+            command=f"chainrule check {target}",
+            announce=lambda stage: status.update(f"stage {stage}"),
+        )
     show(report)
     for path in (json, save):
         if path is not None:
