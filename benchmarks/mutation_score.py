@@ -2,8 +2,8 @@
 
     python benchmarks/mutation_score.py [--judge NAME ...] [--every N] [--table]
 
-A judge is "gradcheck slow", "gradcheck fast" or "chainrule"; all of them by default. Each adds its rows to
-benchmarks/results/mutation_score.json, from which docs/mutation-score.md is written; --table writes the page alone.
+A judge is "gradcheck slow", "gradcheck fast", "chainrule" or "chainrule, kernels of one dtype"; all by default. Each adds
+its rows to benchmarks/results/mutation_score.json, from which docs/mutation-score.md is written; --table writes the page.
 --every N takes each N-th plant only (nothing is saved then). A full run takes about an hour of one core.
 
 gradcheck judges as a user would run it: the Function alone, in float64, with the inputs that the model really feeds it,
@@ -34,6 +34,7 @@ from faults.backward.plants import PLANTS
 
 RESULTS = ROOT / "benchmarks" / "results" / "mutation_score.json"
 PAGE = ROOT / "docs" / "mutation-score.md"
+OURS, OURS_ONLY = "chainrule", "chainrule, kernels of one dtype"
 SIZES: dict[torch.dtype, tuple[float | None, ...]] = {
     torch.float64: (None, 1e-1, 1e-2, 1e-3, 1e-4),
     torch.float32: (None, 1e-1, 1e-2, 1e-3, 1e-4),
@@ -48,9 +49,10 @@ A plant is a custom `autograd.Function` with a wrong backward at a known module 
 (`tests/faults/backward`). *Size* is the norm of the error in a tensor's gradient over the norm of that gradient. Each
 plant is tried at its natural size and, where it can be scaled, at 1e-1, 1e-2, 1e-3 and 1e-4 (bfloat16: 1e-1, 1e-2).
 Counted are, in float64, all; in float32 those of 1e-4 or more; in bfloat16 those of 1e-2 or more.
-gradcheck runs on each Function alone, in float64, on the inputs that the model feeds it, with default tolerances;
-chainrule checks the whole model. *named*: the first finding names the planted module (or the one whose tensor the fault
-overwrites). The twins are the same Functions with the right backward.
+gradcheck runs on each Function alone, in float64, on the inputs that the model feeds it, with default tolerances.
+chainrule checks the whole model: in its own dtype and, unless the Function refuses that as a compiled kernel does
+(*kernels of one dtype*), in float64 too. *named*: the first finding names the planted module (or the one whose tensor the
+fault overwrites). The twins are the same Functions with the right backward.
 """
 MISSED = "What chainrule missed or misplaced, and who spoke on a correct twin:"
 TAIL = """gradcheck flags the right embedding because `padding_idx` leaves a row's gradient out by contract: a finite
@@ -79,8 +81,8 @@ def by_gradcheck(plant: Plant, _: torch.dtype, size: float | None, twin: bool, f
     return {"caught": not passes, "named": None}
 
 
-def by_chainrule(plant: Plant, dtype: torch.dtype, size: float | None, twin: bool) -> Row:
-    model, loss, batch = plant.twin(dtype) if twin else plant.build(dtype, size)
+def by_chainrule(plant: Plant, dtype: torch.dtype, size: float | None, twin: bool, only: bool) -> Row:
+    model, loss, batch = plant.twin(dtype, only=only) if twin else plant.build(dtype, size, only=only)
     report = cr.check(cr.Setup(model, loss, [batch]))
     errors = [finding for finding in report.findings if finding.severity == "error"]
     said = [finding for finding in report.findings if finding.severity != "info"]
@@ -97,7 +99,8 @@ def inside(where: str, plant: Plant) -> bool:
 JUDGES: dict[str, tuple[Callable[..., Row], dict[str, Any], tuple[torch.dtype, ...]]] = {
     "gradcheck slow": (by_gradcheck, {"fast": False}, (torch.float64,)),
     "gradcheck fast": (by_gradcheck, {"fast": True}, (torch.float64,)),
-    "chainrule": (by_chainrule, {}, tuple(SIZES)),
+    OURS: (by_chainrule, {"only": False}, tuple(SIZES)),
+    OURS_ONLY: (by_chainrule, {"only": True}, (torch.float32, torch.bfloat16)),
 }
 
 
@@ -147,7 +150,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     for kind in (*dict.fromkeys(plant.kind for plant in PLANTS), "**all**"):
         mine = [row for row in rows if kind in (row["kind"], "**all**") and asked(row)]
         cells = [score([r for r in mine if (r["judge"], r["dtype"]) == column]) for column in columns]
-        caught = [row for row in mine if row["judge"] == "chainrule" and row["caught"]]
+        caught = [row for row in mine if row["judge"] == OURS and row["caught"]]
         yield f"| {kind} | " + " | ".join(cells) + f" | {score(caught, 'named')} |"
     twins = [row for row in rows if row["twin"]]
     silent = [
@@ -162,9 +165,9 @@ def missed(rows: Sequence[Row]) -> Iterator[str]:
         what = f"{row['kind']} in {row['module']}, {row['dtype']}, size {row['size'] or row['measured']:.2g}"
         if row["twin"] and row["caught"]:
             yield f"- {row['judge']}, twin of {row['module']}, {row['dtype']}: a correct backward is flagged"
-        elif row["judge"] == "chainrule" and asked(row) and not row["caught"]:
+        elif row["judge"] == OURS and asked(row) and not row["caught"]:
             yield f"- missed: {what}"
-        elif row["judge"] == "chainrule" and asked(row) and not row["named"]:
+        elif row["judge"] == OURS and asked(row) and not row["named"]:
             yield f"- named elsewhere ({row['where']}): {what}"
 
 

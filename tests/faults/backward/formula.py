@@ -82,9 +82,13 @@ def relative_error(pairs: list[tuple[Tensor | None, Tensor | None]]) -> float:
     return (error / scale) ** 0.5 if scale else 0.0
 
 
-def widen(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
     """bfloat16 and float16 to float32; anything else as it is."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def narrow(values: Any, like: torch.dtype) -> Any:
@@ -93,12 +97,25 @@ def narrow(values: Any, like: torch.dtype) -> Any:
 
 
 def function_of(
-    formula: Formula, wrong: Wrong | None = None, mix: tuple[float, ...] | None = None, log: Log | None = None
+    formula: Formula,
+    wrong: Wrong | None = None,
+    mix: tuple[float, ...] | None = None,
+    *,
+    log: Log | None = None,
+    wide: bool = True,
+    only: torch.dtype | None = None,
 ) -> type[Function]:
-    """The formula as a custom Function; with `wrong`, input i's gradient is right_i + mix_i · (wrong_i - right_i)."""
+    """The formula as a custom Function; with `wrong`, input i's gradient is right_i + mix_i · (wrong_i - right_i).
+
+    wide  False: every intermediate result is rounded to the inputs' own dtype, as plain torch code does it
+    only  the one dtype that it takes, as a compiled kernel does; None: any
+    """
     state: dict[str, Any] = {}
+    widen = widened if wide else as_it_is
 
     def forward(ctx: Any, *inputs: Tensor) -> Any:
+        if only is not None and inputs[0].dtype is not only:
+            raise TypeError(f"this kernel is made for {only}, got {inputs[0].dtype}")
         extras = formula.draw(*inputs) if formula.draw else ()
         ctx.save_for_backward(*inputs, *extras)
         if wrong is not None:
@@ -108,10 +125,10 @@ def function_of(
 
     def backward(ctx: Any, *g: Tensor) -> Any:
         saved = tuple(map(widen, ctx.saved_tensors))
-        wide = tuple(map(widen, g))
-        right = given = formula.backward(*wide, *saved)
+        arrived = tuple(map(widen, g))
+        right = given = formula.backward(*arrived, *saved)
         if wrong is not None:
-            given = mixed(right, wrong(Call(formula, wide, saved, right, state, (g, ctx.saved_tensors))), mix)
+            given = mixed(right, wrong(Call(formula, arrived, saved, right, state, (g, ctx.saved_tensors))), mix)
         rounded = tuple(None if t is None else t.to(s.dtype) for t, s in zip(given, ctx.saved_tensors, strict=False))
         if log is not None:
             exact = tuple(None if t is None else t.to(s.dtype) for t, s in zip(right, ctx.saved_tensors, strict=False))

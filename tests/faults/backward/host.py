@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from faults.backward import formulas
-from faults.backward.formula import Formula, widen
+from faults.backward.formula import Formula, widened
 
 B, T, D, HEADS, HIDDEN, V, LAYERS = 4, 7, formulas.D_MODEL, 2, 24, 23, 4
 
@@ -118,7 +118,7 @@ class Host(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD)
         logits_NV = self.head(self.norm(x_BTD)).flatten(0, 1)
-        return self.criterion(widen(logits_NV), targets_BT.flatten())
+        return self.criterion(widened(logits_NV), targets_BT.flatten())
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

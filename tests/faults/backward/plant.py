@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from faults.backward.formula import Log, Wrong, function_of, relative_error
+from faults.backward.formula import Formula, Log, Wrong, function_of, relative_error
 from faults.backward.host import Host, host, loss
 
 Built = tuple[Host, Any, tuple[Tensor, Tensor]]
@@ -41,20 +41,33 @@ class Plant:
     def __str__(self) -> str:
         return f"{self.kind}@{self.module_path}".replace(" ", "_")
 
-    def build(self, dtype: torch.dtype = torch.float64, size: float | None = None, seed: int = 0) -> Built:
-        """(model, loss, batch) with the fault at the relative `size`, its natural one if None."""
-        return planted(self.module_path, self.function(size, seed), dtype, seed)
+    def build(
+        self, dtype: torch.dtype = torch.float64, size: float | None = None, seed: int = 0, *, only: bool = False
+    ) -> Built:
+        """(model, loss, batch) with the fault at the relative `size`, its natural one if None.
 
-    def twin(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Built:
-        """The same model with the same custom Function whose backward is right."""
-        model, _ = host(dtype, seed)
-        return planted(self.module_path, function_of(formula_at(model, self.module_path)), dtype, seed)
+        only  the Function refuses every other dtype, as a compiled kernel does
+        """
+        return planted(self.module_path, self.function(size, seed, only=dtype if only else None), dtype, seed)
 
-    def function(self, size: float | None = None, seed: int = 0, log: Log | None = None) -> type[Function]:
+    def twin(
+        self, dtype: torch.dtype = torch.float64, seed: int = 0, *, wide: bool = True, only: bool = False
+    ) -> Built:
+        """The same model with the same custom Function whose backward is right; `wide` as in `function_of`."""
+        function = function_of(self.formula, wide=wide, only=dtype if only else None)
+        return planted(self.module_path, function, dtype, seed)
+
+    @property
+    def formula(self) -> Formula:
+        """The formula that the module computes."""
+        return host(torch.float64, 0)[0].get_submodule(self.module_path).formula
+
+    def function(
+        self, size: float | None = None, seed: int = 0, *, log: Log | None = None, only: torch.dtype | None = None
+    ) -> type[Function]:
         """The Function with the fault."""
-        model, _ = host(torch.float64, seed)
         mix = None if size is None else self.mix(size, seed)
-        return function_of(formula_at(model, self.module_path), self.wrong, mix, log)
+        return function_of(self.formula, self.wrong, mix, log=log, only=only)
 
     def alone(self, size: float | None = None, seed: int = 0) -> tuple[type[Function], tuple[Tensor, ...]]:
         """(the Function with the fault, its real inputs in float64): what gradcheck is given."""
@@ -62,8 +75,7 @@ class Plant:
 
     def twin_alone(self, seed: int = 0) -> tuple[type[Function], tuple[Tensor, ...]]:
         """(the Function whose backward is right, its real inputs in float64)."""
-        model, _ = host(torch.float64, seed)
-        return function_of(formula_at(model, self.module_path)), inputs_at(self.module_path, seed)
+        return function_of(self.formula), inputs_at(self.module_path, seed)
 
     def mix(self, size: float, seed: int) -> tuple[float, ...]:
         """Weights of the error such that ‖error‖ = size·‖gradient‖ in each tensor that has one (in float64)."""
@@ -75,7 +87,7 @@ class Plant:
     def errors_of(self, dtype: torch.dtype, size: float | None, seed: int = 0) -> list[float]:
         """Relative error of each gradient that the Function returns, in the given dtype, on the model's own batch."""
         log = Log()
-        model, loss_, batch = planted(self.module_path, self.function(size, seed, log), dtype, seed)
+        model, loss_, batch = planted(self.module_path, self.function(size, seed, log=log), dtype, seed)
         gradients(model, loss_, batch)
         return log.relative_errors()
 
@@ -91,10 +103,6 @@ class Plant:
         largest = max(float(gradient.norm()) for gradient in right.values())
         kept = [name for name, gradient in right.items() if float(gradient.norm()) > 1e-3 * largest]
         return max(relative_error([(wrong.get(name), right[name])]) for name in kept)
-
-
-def formula_at(model: Host, module_path: str) -> Any:
-    return model.get_submodule(module_path).formula
 
 
 def planted(module_path: str, function: type[Function], dtype: torch.dtype, seed: int) -> Built:
