@@ -6,6 +6,7 @@ import torch.
 
 from __future__ import annotations
 
+import random
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -58,7 +59,11 @@ def __getattr__(name: str) -> Any:
         return version("chainrule")
     if name not in _HOME:
         raise AttributeError(f"module 'chainrule' has no attribute {name!r}; public are {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    before = random.getstate()
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    finally:
+        random.setstate(before)  # rich draws from it when it is imported; the user's stream is not ours to move
 
 
 def __dir__() -> list[str]:

@@ -63,14 +63,18 @@ class Residual:
 class _Sums:
     """What flows into each value while the sweep goes backwards: by our rule, as absolute terms, by torch's own derivative."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.expected: dict[Ref, Tensor] = {}
         self.bound: dict[Ref, Tensor] = {}
         self.stock: dict[Ref, Tensor] = {}
+        # All of them, those that pass no gradient on too: the user's backward may (straight-through).
         self.consumers: dict[Ref, list[Node]] = {}
+        for node in graph.nodes:
+            for ref in dict.fromkeys(node.refs()):
+                self.consumers.setdefault(ref, []).append(node)
 
     def forget(self, ref: Ref) -> None:
-        for sums in (self.expected, self.bound, self.stock, self.consumers):
+        for sums in (self.expected, self.bound, self.stock):
             sums.pop(ref, None)
 
 
@@ -83,7 +87,7 @@ def residuals(graph: Graph, values: Mapping[str, Value], recorded: Mapping[Ref, 
     """
     # A value that the user's backward reached counts too, be it behind an op whose derivative is zero (straight-through).
     active = active_values(graph) | recorded.keys()
-    sums = _Sums()
+    sums = _Sums(graph)
     sums.expected[graph.output] = sums.bound[graph.output] = torch.ones((), dtype=torch.float64)
     sums.stock[graph.output] = torch.ones_like(value_of(graph.output, values))
     with torch.no_grad():
@@ -116,7 +120,6 @@ def _sweep(
     for ref, share in pull_back(node, exact, arriving):
         if ref in active:
             _add(sums.expected, ref, share)
-            sums.consumers.setdefault(ref, []).append(node)
     for ref, share in bound_shares(node, exact, absolute):
         if ref in active:
             _add(sums.bound, ref, share)
