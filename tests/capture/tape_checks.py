@@ -21,7 +21,9 @@ def disagreements(tape: Tape, ulps: float = 64) -> dict[str, float]:
     found = {}
     for name, value in evaluate(tape.graph).items():
         pairs = zip(_items(value), _items(tape.values[name]), strict=True)
-        difference = max((_ulps(ours, recorded) for ours, recorded in pairs if isinstance(recorded, Tensor)), default=0.0)
+        difference = max(
+            (_ulps(ours, recorded) for ours, recorded in pairs if isinstance(recorded, Tensor)), default=0.0
+        )
         if difference > ulps:
             found[name] = difference
     return found
@@ -35,7 +37,9 @@ def residuals(tape: Tape) -> dict[Ref, float]:
     """
     sums: dict[Ref, Tensor] = {tape.graph.output: torch.ones_like(tape.values[tape.graph.output.name])}
     sizes: dict[Ref, float] = {tape.graph.output: 1.0}
-    for ref, share in (pair for application in tape.applications if application.opaque for pair in application.gradients.items()):
+    for ref, share in (
+        pair for application in tape.applications if application.opaque for pair in application.gradients.items()
+    ):
         _add(sums, sizes, ref, share)
     active = active_values(tape.graph) | tape.adjoints.keys()
     for node in reversed(tape.graph.nodes):
@@ -62,9 +66,7 @@ def wrong_gradients(tape: Tape, model: nn.Module) -> list[str]:
     return wrong
 
 
-def _vjp(
-    node: Node, tape: Tape, arriving: dict[Ref, Tensor], active: set[Ref]
-) -> Iterator[tuple[Ref, Tensor]]:
+def _vjp(node: Node, tape: Tape, arriving: dict[Ref, Tensor], active: set[Ref]) -> Iterator[tuple[Ref, Tensor]]:
     if not any(g.any() for g in arriving.values()) or node.op is aten.detach.default:
         return
     inputs = {ref: value_of(ref, tape.values).detach() for ref in node.refs() if ref in active}

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capture.tape_checks import disagreements, residuals, wrong_gradients
 from chainrule.capture.tape import Tape, record
 from chainrule.errors import CaptureError
 from chainrule.graph import Ref
-from capture.tape_checks import disagreements, residuals, wrong_gradients
 
 aten = torch.ops.aten
 Program = Callable[[Tensor], Tensor]
@@ -214,8 +214,6 @@ def test_what_no_grad_computes_is_detached_where_it_is_used_and_only_there():
     assert 1 == [node.op for node in tape.graph.nodes].count(aten.detach.default)
     assert max(residuals(tape).values()) < 1e-5
     assert Ref("std") not in tape.adjoints
-
-
 
 
 def storage_swapped(y: Tensor) -> Tensor:

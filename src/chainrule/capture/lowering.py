@@ -5,7 +5,7 @@ x.add_(y) becomes x' = add(x, y); a write through a view v = select(x, 0) become
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from chainrule.graph import Argument, Ref, schema_defaults
+from chainrule.graph import Argument, Ref
 
 aten = torch.ops.aten
 # In-place operations whose formula has a name of its own.
@@ -58,26 +58,23 @@ def functional(op: OpOverload) -> OpOverload | None:
     if op in _RENAMED:
         return _RENAMED[op]
     space, name = op._schema.name.split("::")
-    wanted = [name for name, _ in schema_defaults(op) if name not in _outputs(op)]
+    wanted = [argument for argument in _arguments(op) if argument[0] not in _outputs(op)]
     base = name.removesuffix("__") + "__" if name.startswith("__i") else name.removesuffix("_")
     packet = getattr(getattr(torch.ops, space), base.replace("__i", "__", 1), None)
     if packet is None:
         return None
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
     overloads.sort(key=lambda other: other._overloadname != op._overloadname)
-    for other in overloads:
-        if [name for name, _ in schema_defaults(other)] == wanted and not other._schema.is_mutable:
-            if _kinds(other, wanted) == _kinds(op, wanted):
-                return other
-    return None
+    fitting = (other for other in overloads if not other._schema.is_mutable and _arguments(other) == wanted)
+    return next(fitting, None)
 
 
 def _outputs(op: OpOverload) -> set[str]:
     return {a.name for a in op._schema.arguments if a.is_out}
 
 
-def _kinds(op: OpOverload, names: Sequence[str]) -> list[str]:
-    return [str(a.type) for a in op._schema.arguments if a.name in names]
+def _arguments(op: OpOverload) -> list[tuple[str, str]]:
+    return [(a.name, str(a.type)) for a in op._schema.arguments]
 
 
 def put_back(step: Step, base: Ref, view: Ref) -> Written:
@@ -120,25 +117,25 @@ def _unbind_scatter(step: Step, base: Ref, view: Ref) -> Written:
     return aten.select_scatter.default, (base, view, step.arguments["dim"], step.index or 0)
 
 
-def _reshaped(step: Step, base: Ref, view: Ref) -> Written:
+def _reshaped(step: Step, _: Ref, view: Ref) -> Written:
     return aten.view.default, (view, step.shape)
 
 
-def _transposed(step: Step, base: Ref, view: Ref) -> Written:
+def _transposed(step: Step, _: Ref, view: Ref) -> Written:
     return aten.transpose.int, (view, step.arguments["dim0"], step.arguments["dim1"])
 
 
-def _permuted(step: Step, base: Ref, view: Ref) -> Written:
+def _permuted(step: Step, _: Ref, view: Ref) -> Written:
     rank = len(step.shape)
     order = [dim % rank for dim in step.arguments["dims"]]
     return aten.permute.default, (view, tuple(order.index(dim) for dim in range(rank)))
 
 
-def _matrix_transposed(step: Step, base: Ref, view: Ref) -> Written:
+def _matrix_transposed(_: Step, __: Ref, view: Ref) -> Written:
     return aten.t.default, (view,)
 
 
-def _itself(step: Step, base: Ref, view: Ref) -> Written:
+def _itself(*_: Any) -> Written:
     return None
 
 

@@ -1,7 +1,7 @@
 """The tape: loss(model, batch) recorded from the user's own eager run, with the adjoints of the user's own backward.
 
-It is the second capture, for models that `torch.export` refuses (a branch on a tensor's value), and the eyes of the check
-of the backward: what is recorded was really executed, and what autograd really delivered is recorded with it.
+It is the second capture, for models that `torch.export` refuses (a branch on a tensor's value), and the eyes of the
+check of the backward: what is recorded was really executed, and what autograd really delivered is recorded with it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from chainrule.capture.tape_functions import Application, functions_recorded
 from chainrule.capture.tape_inputs import Inputs, StandIns, inputs_of
 from chainrule.capture.tape_memory import Memory
 from chainrule.capture.tape_places import Places
+from chainrule.capture.tape_state import State
 from chainrule.errors import CaptureError, ChainruleError
 from chainrule.graph import Graph, Ref, Value
 
@@ -67,8 +68,8 @@ class Session(nn.Module):
 def record(model: nn.Module, loss: Loss, batch: Any, *, dtype: torch.dtype | None = None) -> Tape:
     """Run loss(model, batch) and its backward eagerly, and record both.
 
-    dtype  None for the user's own dtypes; torch.float64 for the same run in true float64: parameters, buffers, batch, and
-           every cast inside model, loss and custom backwards
+    dtype  None for the user's own dtypes; torch.float64 for the same run in true float64: parameters, buffers, batch,
+           and every cast inside model, loss and custom backwards
 
     Model, loss, batch and all generators are afterwards as they were. Raises SetupError where the loss is no scalar or
     depends on no parameter, CaptureError where something cannot be followed, or, with a dtype, where the user's code
@@ -86,13 +87,14 @@ def _run(model: nn.Module, loss: Loss, batch: Any, dtype: torch.dtype | None, *,
     root = LossModule(getattr(model, "_orig_mod", model), loss, batch)
     book, adjoints, stand_ins = Book(Places(root)), Adjoints(), StandIns(dtype)
     memory = Memory(book, adjoints.watch)
-    recorder = Recorder(book, memory, adjoints, stand_ins)
+    state = State(book, memory, adjoints)
+    recorder = Recorder(state, stand_ins)
     tapes: list[Tape] = []
 
     def step(*tensors: Tensor) -> None:
         with book.places.followed(), functions_recorded(recorder) as applications, recorder.calls.on():
             value = root(*tensors)
-        outputs = {"": recorder.use(value), **_mutated(root, inputs, memory)}
+        outputs = {"": state.use(value), **_mutated(root, inputs, memory)}
         if backward:
             with _widened(stand_ins):
                 adjoints.backward(value, inputs.parameters)
@@ -103,8 +105,8 @@ def _run(model: nn.Module, loss: Loss, batch: Any, dtype: torch.dtype | None, *,
             inputs = inputs_of(root, stand_ins, book, memory)
         for ref in inputs.parameters:
             adjoints.leave_out(ref)
-        state = {f"root.{name}": tensor for name, tensor in inputs.state.items()}
-        torch.func.functional_call(Session(root, step), state, tuple(inputs.tensors))
+        copies = {f"root.{name}": tensor for name, tensor in inputs.state.items()}
+        torch.func.functional_call(Session(root, step), copies, tuple(inputs.tensors))
     return tapes[0]
 
 
@@ -139,7 +141,7 @@ def _tape(
 
 @contextmanager
 def _eager(dtype: torch.dtype | None) -> Iterator[None]:
-    """Plain eager PyTorch with autograd on; in another dtype, an error of the user's code says which line refuses it."""
+    """Plain eager PyTorch with autograd on; in another dtype, an error of the user's code names the line."""
     default = torch.get_default_dtype()
     with warnings.catch_warnings(), torch.enable_grad(), _nothing_compiled():
         warnings.simplefilter("ignore")  # they are the user's; the user's own run shows them
@@ -167,7 +169,7 @@ def _nothing_compiled() -> AbstractContextManager[Any]:
 
 
 def _widened(stand_ins: StandIns) -> AbstractContextManager[Any]:
-    """While a backward runs in another dtype: the casts in the user's own backwards are widened as those of forward were."""
+    """While a backward runs in another dtype: casts in the user's own backwards are widened, as those of forward were."""
     if stand_ins.dtype is None:
         return nullcontext()
 

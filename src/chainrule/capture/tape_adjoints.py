@@ -113,8 +113,8 @@ def _below(function: Any, border: set[Any]) -> set[Any]:
 
 def leaves_of(loss: Tensor) -> list[Tensor]:
     """The leaves of the autograd graph below a tensor."""
-    functions = _below(loss.grad_fn, set()) | {loss.grad_fn}
-    return [function.variable for function in functions if hasattr(function, "variable")]
+    functions = {loss.grad_fn, *_below(loss.grad_fn, set())}
+    return [leaf for function in functions if (leaf := getattr(function, "variable", None)) is not None]
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ aten = torch.ops.aten
 class Book:
     """Leaves, nodes and values in the order in which they come about.
 
-    flow      what a gradient does at each value: "active", it flows to a trainable leaf; "cut", it would, but the value was
-              computed under no_grad; absent, there is nothing for it to flow to
+    flow      what a gradient does at each value: "active", it flows to a trainable leaf; "cut", it would, but the value
+              was computed under no_grad; absent, there is nothing for it to flow to
     function  name of the custom autograd.Function whose forward is running, or ""
     """
 
@@ -93,14 +93,14 @@ class Book:
         return value if ref.index is None else value[ref.index]
 
     def hold(self, ref: Ref, value: Any) -> None:
-        """Keep the value of `ref`. A tensor's memory is shared until somebody is about to write to it: see `protect`."""
+        """Keep the value of `ref`. Its memory is shared until somebody is about to write to it: see `protect`."""
         if isinstance(value, Tensor):
             value = value.detach()
             self._holders.setdefault(memory_of(value), set()).add(ref)
         self._put(ref, value)
 
     def protect(self, tensor: Tensor) -> None:
-        """Give every value that shares memory with the tensor a copy of its own: the tensor is about to be written to."""
+        """Give every value that shares memory with the tensor a copy of its own: it is about to be written to."""
         for ref in self._holders.pop(memory_of(tensor), ()):
             self.hold(ref, self.value(ref).clone())
 
@@ -134,7 +134,6 @@ class Book:
 def memory_of(tensor: Tensor) -> int:
     """What tells whether two tensors share memory; unique for a tensor without storage (a sparse one)."""
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return -id(tensor)
-

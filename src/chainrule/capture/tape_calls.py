@@ -1,9 +1,9 @@
 """Every tensor operation of eager code, seen above autograd, at the level at which export writes it down.
 
 A mode on torch's PreDispatch key meets each operation before autocast and autograd do, with the tensors that the user's
-code holds: linear, layer_norm, cross_entropy_loss are still whole. An operation that export would not keep whole (reshape,
-dropout, batch_norm, the casts of autocast) is run by its own C++ parts with the mode on again, so that what is seen is
-what eager PyTorch really executes. Nothing is traced and nothing is run twice.
+code holds: linear, layer_norm, cross_entropy_loss are still whole. An operation that export would not keep whole
+(reshape, dropout, batch_norm, the casts of autocast) is run by its own C++ parts with the mode on again, so that what is
+seen is what eager PyTorch really executes. Nothing is traced and nothing is run twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Handle = Callable[[Any, Arguments, dict[str, Any]], Any]
 
 
 class Calls(SchemaCheckMode):
-    """Hands every operation to `handle`, which runs it; `parts` runs a composite one by its parts, each handed on again.
+    """Hands every operation to `handle`, which runs it; `parts` runs a composite one by its parts, each handed on too.
 
     torch admits three kinds of modes above autograd, and SchemaCheckMode is the one that is meant for eager runs with
     real tensors; its place is taken here, none of its work.
@@ -41,6 +41,11 @@ class Calls(SchemaCheckMode):
         TorchDispatchMode.__init__(self, _KEY.PreDispatch)  # type: ignore[no-untyped-call]
         self._handle = handle
         self.running = False  # True while the user's Python runs, False inside an operation
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would wrap every call in a guard against torch.compile, whose import takes two seconds."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Arguments = (), kwargs: Mapping[str, Any] | None = None
@@ -55,14 +60,14 @@ class Calls(SchemaCheckMode):
 
     def parts(self, op: OpOverload, key: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
         """Run the kernel that the operation has for a composite key, each operation in it handed on."""
-        _set_mode_pre_dispatch(self)
+        _set_mode_pre_dispatch(self)  # type: ignore[no-untyped-call]
         self.running = True
         try:
             with enable_python_dispatcher():
                 return op._op_dk(key, *args, **kwargs)
         finally:
             self.running = False
-            _pop_mode_from_pre_dispatch()
+            _pop_mode_from_pre_dispatch()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -73,7 +78,6 @@ class Calls(SchemaCheckMode):
                 yield
             finally:
                 self.running = False
-
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -89,7 +93,8 @@ class Calls(SchemaCheckMode):
 @cache
 def has_kernel(op: OpOverload, key: Any) -> bool:
     """True if the operation has a kernel of its own for a dispatch key."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key))
+    name = op.name()  # type: ignore[no-untyped-call]
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
 
 
 @cache

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from chainrule.capture.draws import is_random
-from chainrule.capture.nodes import spec_of
+from chainrule.capture.nodes import RECURRENT, is_random, spec_of
 from chainrule.capture.tape_book import Book
 from chainrule.capture.tape_calls import COMPOSITE, Arguments, has_kernel, tensors_in
 from chainrule.capture.tape_memory import Memory
@@ -21,13 +20,14 @@ from chainrule.graph import Argument, Node, Ref, bind_arguments, op_name, refs_i
 
 aten = torch.ops.aten
 _PLAIN = frozenset({aten.dropout.default, aten.dropout_.default})
-_OTHERS = (aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
-_OTHERS += (aten.feature_dropout_, aten.alpha_dropout_, aten.feature_alpha_dropout_)
-_DROPOUTS = _PLAIN | {packet.default for packet in _OTHERS}
+_DROPOUTS = _PLAIN | {
+    packet.default
+    for packet in (
+        *(aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout),
+        *(aten.feature_dropout_, aten.alpha_dropout_, aten.feature_alpha_dropout_),
+    )
+}
 _ATTENTIONS = frozenset({aten.scaled_dot_product_attention.default, aten._scaled_dot_product_attention_math.default})
-_RECURRENT = frozenset(
-    overload for op in (aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu) for overload in (op.input, op.data)
-)
 _UNINITIALISED = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default}
 )  # memory for a mask
@@ -55,7 +55,7 @@ class Draws:
                 yield args, kwargs
             finally:
                 self._dropout, self._mask = before
-        elif op in _RECURRENT or op in _ATTENTIONS:
+        elif op in RECURRENT or op in _ATTENTIONS:
             yield self._without_hidden_dropout(op, args, kwargs)
         else:
             yield args, kwargs
@@ -137,7 +137,7 @@ class Draws:
         self, op: OpOverload, args: Arguments, kwargs: dict[str, Any]
     ) -> tuple[Arguments, dict[str, Any]]:
         bound = bind_arguments(op, args, kwargs)
-        name = "dropout" if op in _RECURRENT else "dropout_p"
+        name = "dropout" if op in RECURRENT else "dropout_p"
         tensor = next(tensors_in(args))
         if not bound[name] or not bound.get("train", True) or (op in _ATTENTIONS and tensor.device.type == "cpu"):
             return args, kwargs

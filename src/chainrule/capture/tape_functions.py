@@ -80,22 +80,22 @@ def _recorded(
     recorder: Recorder, applications: list[Application], cls: type[Function], plain: Apply, args: Any, kwargs: Any
 ) -> Any:
     with recorder.calls.off():
-        inputs = tuple(recorder.use(tensor) for tensor in tensors_in(args))
-    start = len(recorder.book.nodes)
-    with recorder.inlining(cls.__name__):
+        inputs = tuple(recorder.state.use(tensor) for tensor in tensors_in(args))
+    start = len(recorder.state.book.nodes)
+    with recorder.state.inlining(cls.__name__):
         output = plain(*args, **kwargs)
     with recorder.calls.off():
-        made = [tensor for tensor in tensors_in(output)]
-        inner = recorder.book.nodes[start:]
+        made = list(tensors_in(output))
+        inner = recorder.state.book.nodes[start:]
         opaque = not _is_inlined(recorder, inner, made, inputs)
         if opaque:
             where = running_line()
-            recorder.book.notes.append(_OPAQUE.format(where=where, name=cls.__qualname__))
-        outputs = tuple(_output(recorder, tensor, inputs, opaque=opaque, name=cls.__name__) for tensor in made)
+            recorder.state.book.notes.append(_OPAQUE.format(where=where, name=cls.__qualname__))
+        outputs = tuple(_output(recorder, tensor, opaque=opaque, name=cls.__name__) for tensor in made)
         gradients: dict[Ref, Tensor] = {}
         _listen(recorder, made, inputs, gradients)
         names = () if opaque else tuple(node.name for node in inner)
-        place = running_line(), recorder.book.places.stack
+        place = running_line(), recorder.state.book.places.stack
         applications.append(Application(cls.__qualname__, inputs, outputs, names, *place, opaque, gradients))
     return output
 
@@ -104,12 +104,13 @@ def _is_inlined(recorder: Recorder, nodes: list[Node], outputs: list[Tensor], in
     """True if the nodes compute the outputs, from the inputs where autograd says so: they are run again to find out."""
     refs = []
     for tensor in outputs:
-        held = recorder.memory.find(tensor)
+        held = recorder.state.memory.find(tensor)
         if held is None:
             return False
-        recorder.memory.renew(tensor)
-        refs.append(recorder.memory.ref(tensor))
-    values: ChainMap[str, Any] = ChainMap({}, recorder.book.values)
+        recorder.state.memory.renew(tensor)
+        with recorder.state.adjoints.paused():
+            refs.append(recorder.state.memory.ref(tensor))
+    values: ChainMap[str, Any] = ChainMap({}, recorder.state.book.values)
     with torch.no_grad():
         for node in ancestors(nodes, refs):
             values[node.name] = run(node, values)
@@ -127,17 +128,25 @@ def _close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or not other.is_floating_point():
         return torch.equal(one, other)
     limit = 1e3 * torch.finfo(other.dtype).eps
-    return torch.allclose(one, other, rtol=limit, atol=limit * float(other.abs().nan_to_num(0, 0, 0).max()) if other.numel() else 0, equal_nan=True)
+    return torch.allclose(
+        one,
+        other,
+        rtol=limit,
+        atol=limit * float(other.abs().nan_to_num(0, 0, 0).max()) if other.numel() else 0,
+        equal_nan=True,
+    )
 
 
-def _output(recorder: Recorder, tensor: Tensor, inputs: tuple[Ref, ...], *, opaque: bool, name: str) -> Ref:
+def _output(recorder: Recorder, tensor: Tensor, *, opaque: bool, name: str) -> Ref:
     """The value of an output; from here on autograd knows its place."""
-    book, memory = recorder.book, recorder.memory
+    book, memory = recorder.state.book, recorder.state.memory
     if opaque:
-        return memory.replace(tensor, book.leaf("constant", tensor.detach().clone(), f"{name}_output", active=tensor.requires_grad))
+        return memory.replace(
+            tensor, book.leaf("constant", tensor.detach().clone(), f"{name}_output", active=tensor.requires_grad)
+        )
     ref = memory.ref(tensor)
     declared_flat = torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad
-    if declared_flat and recorder.grad_outside is None and book.flow.get(ref.name) == "active":
+    if declared_flat and recorder.state.grad_outside is None and book.flow.get(ref.name) == "active":
         return memory.replace(tensor, book.node(aten.detach.default, {"self": ref}, tensor))
     return ref
 
@@ -145,15 +154,15 @@ def _output(recorder: Recorder, tensor: Tensor, inputs: tuple[Ref, ...], *, opaq
 def _listen(recorder: Recorder, outputs: list[Tensor], inputs: tuple[Ref, ...], gradients: dict[Ref, Tensor]) -> None:
     """Keep what the user's backward returns for each input."""
 
-    def hook(returned: tuple[Tensor | None, ...], arrived: Any) -> None:
-        if recorder.adjoints.listening:
+    def hook(returned: tuple[Tensor | None, ...], _: Any) -> None:
+        if recorder.state.adjoints.listening:
             for ref, gradient in zip(inputs, returned, strict=False):
                 if gradient is not None:
                     gradients[ref] = gradients[ref] + gradient if ref in gradients else gradient.detach().clone()
 
-    functions = [tensor.grad_fn for tensor in outputs if isinstance(tensor.grad_fn, BackwardCFunction)]
-    if functions:
-        functions[0].register_hook(hook)
+    function = next((tensor.grad_fn for tensor in outputs if isinstance(tensor.grad_fn, BackwardCFunction)), None)
+    if function is not None:
+        function.register_hook(hook)
 
 
 def _unseen(recorder: Recorder, plain: Apply, args: Any) -> Any:
@@ -161,9 +170,9 @@ def _unseen(recorder: Recorder, plain: Apply, args: Any) -> Any:
     with recorder.calls.off():
         outputs = plain(*args)
         for before, after in zip(args, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
-            if isinstance(after, Tensor) and recorder.memory.find(after) is None:
-                ref = recorder.memory.ref(before)
-                recorder.memory.add(after, ref, parent=recorder.memory.find(before))
+            if isinstance(after, Tensor) and recorder.state.memory.find(after) is None:
+                ref = recorder.state.memory.ref(before)
+                recorder.state.memory.add(after, ref, parent=recorder.state.memory.find(before))
     return outputs
 
 
@@ -173,7 +182,12 @@ def _checkpointed(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
     Where no input requires grad, a reentrant checkpoint has no gradient at all, a known trap: so it is here.
     """
     if any(tensor.requires_grad for tensor in tensors_in(args)):
-        settings = {"preserve_rng_state": preserve_rng_state, "determinism_check": "none"}
-        return checkpoint(function, *args, use_reentrant=False, **settings)
+        return checkpoint(
+            function,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=preserve_rng_state,
+            determinism_check="none",
+        )
     with torch.no_grad():
         return function(*args)

@@ -16,7 +16,7 @@ from chainrule.capture.tape_book import Book
 from chainrule.capture.tape_calls import Arguments, with_each_tensor
 from chainrule.capture.tape_memory import Memory
 from chainrule.errors import CaptureError
-from chainrule.graph import Ref
+from chainrule.graph import LeafKind, Ref
 
 aten = torch.ops.aten
 
@@ -29,7 +29,9 @@ class StandIns:
 
     def __init__(self, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
-        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # by id; the original is kept too, so that the id stays its own
+        self._copies: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by id; the original is kept too, so that the id stays its own
 
     def copy(self, tensor: Tensor) -> Tensor:
         """The copy of a tensor, that autograd treats alike; a parameter's has the attributes that it was given."""
@@ -107,7 +109,7 @@ def inputs_of(root: LossModule, stand_ins: StandIns, book: Book, memory: Memory)
     for name, tensor in state.items():
         copy = inputs.state[name] = stand_ins.copy(tensor)
         if memory.find(copy) is None:
-            kind = "buffer" if name in buffers else "parameter"
+            kind: LeafKind = "buffer" if name in buffers else "parameter"
             mine, trainable = paths[id(tensor)], kind == "parameter" and tensor.requires_grad
             ref = book.leaf(
                 kind, copy, f"{kind[0]}_{mine[0]}", paths=mine, trainable=trainable, active=copy.requires_grad

@@ -24,7 +24,10 @@ class Places:
     """
 
     def __init__(self, root: nn.Module) -> None:
-        self._paths = {id(module): path for name, module in root.named_modules() if (path := _path(name)) is not None}
+        self._paths: dict[int, list[str]] = {}
+        for name, module in root.named_modules(remove_duplicate=False):
+            if (path := _path(name)) is not None:
+                self._paths.setdefault(id(module), []).append(path)
         self._running: list[tuple[str, str] | None] = []
 
     @property
@@ -43,12 +46,18 @@ class Places:
             enter.remove()
             leave.remove()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        path = self._paths.get(id(module))
+    def _enter(self, module: nn.Module, _: Any) -> None:
+        path = self._path(module)
         self._running.append(None if path is None else (path, type(module).__name__))
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, *_: Any) -> None:
         self._running.pop()
+
+    def _path(self, module: nn.Module) -> str | None:
+        """The module's path; of one that is used in several places, the path below the module that is running."""
+        paths = self._paths.get(id(module), [])
+        around = next((running[0] for running in reversed(self._running) if running is not None), "")
+        return next((path for path in paths if path.startswith(f"{around}.")), paths[0] if paths else None)
 
 
 def running_line() -> Source | None:
