@@ -22,7 +22,7 @@ from chainrule.derivatives.tangents import tangent
 from derivatives import rule_runs as runs
 from derivatives.rule_decomposition import agrees_with_its_decomposition, is_composite
 from derivatives.rule_runs import each, evaluate, gradients, products, spread, tensors
-from derivatives.rule_samples import Sample
+from derivatives.rule_samples import Sample, seed
 
 Check = Callable[[Rule, list[Sample]], None]
 INEXACT = {torch.ops.aten.hardsigmoid.default: 1e-7}  # PyTorch's own derivative: its 1/6 is a float32 in float64 too
@@ -69,7 +69,7 @@ def agrees_with_central_differences(rule: Rule, samples: list[Sample]) -> None:
 def is_linear_in_g(rule: Rule, samples: list[Sample]) -> None:
     """vjp(2 g - 3 k) = 2 vjp(g) - 3 vjp(k)."""
     for sample in spread(rule, samples, 4):
-        (y, g), (_, k) = (evaluate(rule, sample, seed) for seed in (1, 2))
+        (y, g), (_, k) = (evaluate(rule, sample, draw) for draw in (1, 2))
         mixed = each(lambda a, b: 2 * a - 3 * b, g, k)
         whole, first, second = (gradients(rule, sample, one, y) for one in (mixed, g, k))
         for name, value in whole.items():
@@ -141,7 +141,7 @@ def _from_slope(slope: Callable[..., Any]) -> Callable[..., Mapping[str, Any]]:
 
 
 def _scaled(rule: Rule) -> Callable[..., Mapping[str, Any]]:
-    def vjp(g: Any, y: Any, **arguments: Any) -> Mapping[str, Any]:
+    def vjp(g: Any, y: Any, /, **arguments: Any) -> Mapping[str, Any]:
         given = rule.gradients(g, y, arguments)
         return {name: each(lambda t: t * 1.001, value) for name, value in given.items()}
 
@@ -177,9 +177,9 @@ def _compare_with_autograd(rule: Rule, sample: Sample) -> bool:
 def _autograd(rule: Rule, sample: Sample) -> tuple[Any, Any, dict[str, Any]]:
     y, leaves = runs.run_tracked(rule, sample)
     g = runs.cotangent(y, 1)
-    pairs = [(out, seed) for out, seed in zip(tensors(y), tensors(g), strict=True) if out.requires_grad]
+    pairs = [(out, into) for out, into in zip(tensors(y), tensors(g), strict=True) if out.requires_grad]
     inputs = tensors(leaves)
-    found = torch.autograd.grad([out for out, _ in pairs], inputs, [seed for _, seed in pairs], allow_unused=True)
+    found = torch.autograd.grad([out for out, _ in pairs], inputs, [into for _, into in pairs], allow_unused=True)
     by_leaf = {id(leaf): torch.zeros_like(leaf) if d is None else d for leaf, d in zip(inputs, found, strict=True)}
     return each(torch.detach, y), g, {name: each(lambda t: by_leaf[id(t)], value) for name, value in leaves.items()}
 
@@ -191,7 +191,7 @@ def _compare_with_differences(rule: Rule, sample: Sample) -> bool:
 
     def value(s: float) -> float:
         moved = {**sample.arguments, **{name: each(lambda a, d: a + s * d, base[name], u[name]) for name in u}}
-        torch.manual_seed(0)
+        seed()
         with torch.no_grad():
             out = rule.op(**moved) if rule.frozen is None else call_by_name(rule.frozen, moved, at)
         return _inner(g, out)

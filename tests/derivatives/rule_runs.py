@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chainrule.derivatives.rule import Rule, call_by_name
-from derivatives.rule_samples import Sample
+from derivatives.rule_samples import Sample, seed
 
 AGREE = 1e-10  # of the largest entry: rules and autograd add up in different orders
 IN_PLACE = {torch.ops.aten.copy.default: lambda self, src, non_blocking: torch.empty_like(self).copy_(src)}
@@ -23,17 +23,17 @@ IN_PLACE = {torch.ops.aten.copy.default: lambda self, src, non_blocking: torch.e
 # --- one op and its rule ----------------------------------------------------------------------------------------------
 
 
-def evaluate(rule: Rule, sample: Sample, seed: int = 1) -> tuple[Any, Any]:
+def evaluate(rule: Rule, sample: Sample, draw: int = 1) -> tuple[Any, Any]:
     """y and g ~ N(0, 1); g is zero for an output without derivative (an index, PyTorch's own buffer)."""
     y, _ = run_tracked(rule, sample)
-    return each(torch.detach, y), cotangent(y, seed)
+    return each(torch.detach, y), cotangent(y, draw)
 
 
 def run_tracked(rule: Rule, sample: Sample) -> tuple[Any, dict[str, Any]]:
     """y with autograd's graph behind it, and its leaves; the same random draw each time."""
     tracked = lambda t: t.detach().clone().requires_grad_()  # noqa: E731
     leaves = {name: each(tracked, value) for name, value in floats(rule, sample).items()}
-    torch.manual_seed(0)
+    seed()
     with torch.enable_grad():
         y = IN_PLACE.get(rule.op, rule.op)(**{**sample.arguments, **leaves})
     return tuple(y) if isinstance(y, list) else y, leaves
@@ -97,19 +97,19 @@ class _Watch(TorchDispatchMode):
 # --- draws ------------------------------------------------------------------------------------------------------------
 
 
-def cotangent(y: Any, seed: int) -> Any:
-    draw = _normal(seed)
+def cotangent(y: Any, number: int) -> Any:
+    draw = _normal(number)
     return each(lambda out: draw(out) if out.requires_grad else torch.zeros_like(out), y)
 
 
-def directions(rule: Rule, sample: Sample, seed: int = 3) -> dict[str, Any]:
+def directions(rule: Rule, sample: Sample) -> dict[str, Any]:
     """u ~ N(0, 1) for each differentiable argument."""
-    draw = _normal(seed)
+    draw = _normal(3)
     return {name: each(draw, value) for name, value in floats(rule, sample).items()}
 
 
-def _normal(seed: int) -> Callable[[Tensor], Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def _normal(number: int) -> Callable[[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(number)
     return lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
 
@@ -171,7 +171,7 @@ def each(function: Callable[..., Any], value: Any, *others: Any) -> Any:
 
 
 def _largest(value: Tensor) -> float:
-    finite = value[value.isfinite()]
+    finite = value[value.isfinite()] if value.is_floating_point() else value[:0].double()
     return finite.abs().max().item() if finite.numel() else 0.0
 
 

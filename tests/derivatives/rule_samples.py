@@ -42,9 +42,19 @@ def call(op: OpOverload, *args: Any, **kwargs: Any) -> Sample:
     return Sample(op, bind_arguments(op, args, kwargs))
 
 
+def seed() -> None:
+    """Make the next random draw the same each time. (torch.manual_seed formats the call stack thrice, for devices.)"""
+    torch.default_generator.manual_seed(0)
+
+
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Float64 draws from N(0, 1), the same each time."""
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def renamed(alias: OpOverload, of: OpOverload) -> list[Sample]:
+    """The samples of an op, for another name of it."""
+    return [Sample(alias, sample.arguments) for sample in samples_of(of)]
 
 
 def samples_of(op: OpOverload, own: Iterable[Sample] = (), entries: Iterable[str] = ()) -> list[Sample]:
@@ -77,11 +87,12 @@ def _recorded(name: str) -> tuple[Mapping[OpOverload, list[Sample]], Mapping[OpO
     if not entries:
         raise LookupError(f"op_db has no float64 entry {name!r}")
     above, below = _Above(), _Below()
+    seed()
     with warnings.catch_warnings(action="ignore"):  # of torch's own, about its own samples
         for entry in entries:
-            for drawn in entry.sample_inputs("cpu", torch.float64, requires_grad=True):
+            for drawn in entry.sample_inputs_func(entry, "cpu", torch.float64, requires_grad=True):
                 sample = drawn.transform(lambda value: value.detach() if isinstance(value, torch.Tensor) else value)
-                torch.manual_seed(0)
+                seed()
                 with enable_python_dispatcher(), below, above:
                     entry.op(sample.input, *sample.args, **sample.kwargs)
     return above.calls, below.calls

@@ -5,12 +5,17 @@ from torch._ops import OpOverload
 from chainrule.derivatives import arithmetic
 from chainrule.derivatives.rule import merge
 from derivatives.rule_checks import Check, every_case
-from derivatives.rule_samples import call, normal, samples_of
+from derivatives.rule_samples import call, normal, renamed, samples_of
 
 aten = torch.ops.aten
 RULES, _ = merge([arithmetic.rules])
 X, Y = normal(3, 4), normal(4, seed=1)
 OWN = [
+    *renamed(aten.subtract.Tensor, aten.sub.Tensor),
+    *renamed(aten.multiply.Tensor, aten.mul.Tensor),
+    *renamed(aten.divide.Tensor, aten.div.Tensor),
+    *renamed(aten.true_divide.Tensor, aten.div.Tensor),
+    *renamed(aten.arctan2.default, aten.atan2.default),
     *(call(op, X, 1.7, -0.5) for op in (aten.add.Scalar, aten.sub.Scalar, aten.rsub.Scalar)),
     *(
         call(op, X, -1.7)

@@ -5,13 +5,17 @@ from torch._ops import OpOverload
 from chainrule.derivatives import choice
 from chainrule.derivatives.rule import merge
 from derivatives.rule_checks import Check, every_case
-from derivatives.rule_samples import call, normal, samples_of
+from derivatives.rule_samples import call, normal, renamed, samples_of
 
 aten = torch.ops.aten
 RULES, _ = merge([choice.rules])
 X, Y, MASK = normal(3, 4), normal(4, seed=1), normal(3, 1, seed=2) > 0
 KINKS = torch.tensor([[-2, -0.5, 0, 0.5], [2, 0.7, -0.7, -3], [1, -1, 0.1, 0]], dtype=torch.float64)
 OWN = [
+    *renamed(aten.absolute.default, aten.abs.default),
+    *renamed(aten.clip.Tensor, aten.clamp.Tensor),
+    *(call(aten.clip.default, normal(5), low, 0.5) for low in (None, -0.5)),
+    call(aten.fill.Tensor, normal(3, 2), normal()),
     call(aten.where.ScalarOther, MASK, X, -1.5),
     call(aten.where.ScalarSelf, MASK, -1.5, X),
     call(aten.where.self, MASK, X, torch.tensor(float("-inf"))),

@@ -25,6 +25,7 @@ OWN = [
     call(aten.moveaxis.int, X, -1, 1),
     call(aten.moveaxis.intlist, X, (0, 1), (-1, 0)),
     call(aten.concat.default, (X, X[:, :1]), 1),
+    call(aten.concatenate.default, (X, X[:1])),
     call(aten.cat.default, (normal(0), X, X[:1])),
     call(aten.split.sizes, X, (1, 2), -2),
     call(aten.unsafe_split_with_sizes.default, X, (3, 1), 2),

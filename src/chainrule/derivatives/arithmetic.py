@@ -42,7 +42,7 @@ def _sub_jvp(y: Tensor, t: Tangents, alpha: float) -> Tensor:
     return _weighted_sum(y, t, self=1, other=-alpha)
 
 
-@rules.vjp(aten.sub.Tensor, jvp=_sub_jvp, linear_in=("self", "other"))
+@rules.vjp(aten.sub.Tensor, aten.subtract.Tensor, jvp=_sub_jvp, linear_in=("self", "other"))
 def sub(g: Tensor, y: Tensor, alpha: float) -> Mapping[str, Tensor]:
     """y = self − α other       dy/dself = 1        dy/dother = −α"""
     return {"self": g, "other": g * -alpha}
@@ -81,7 +81,7 @@ def rsub_scalar(g: Tensor, y: Tensor, alpha: float) -> Mapping[str, Tensor]:
 # --- products and quotients -------------------------------------------------------------------------------------------
 
 
-@rules.vjp(aten.mul.Tensor, linear_in=("self", "other"))
+@rules.vjp(aten.mul.Tensor, aten.multiply.Tensor, linear_in=("self", "other"))
 def mul(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = self · other         dy/dself = other    dy/dother = self"""
     return {"self": g * other, "other": g * self}
@@ -101,7 +101,9 @@ def _div_domain(self: Tensor, other: Tensor) -> Tensor:
     return torch.as_tensor(other != 0)
 
 
-@rules.vjp(aten.div.Tensor, jvp=_div_jvp, linear_in=("self",), domain=_div_domain)
+@rules.vjp(
+    aten.div.Tensor, aten.divide.Tensor, aten.true_divide.Tensor, jvp=_div_jvp, linear_in=("self",), domain=_div_domain
+)
 def div(g: Tensor, y: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = self / other         dy/dself = 1 / other        dy/dother = −y / other"""
     by_self = g / other
@@ -234,7 +236,7 @@ def logaddexp2(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str
 # --- geometry ---------------------------------------------------------------------------------------------------------
 
 
-@pointwise(rules, aten.atan2.default, domain=lambda self, other: (self != 0) | (other != 0))
+@pointwise(rules, aten.atan2.default, aten.arctan2.default, domain=lambda self, other: (self != 0) | (other != 0))
 def atan2(g: Tensor, y: Tensor, self: Tensor, other: Tensor) -> Mapping[str, Tensor]:
     """y = arctan(a / b)        dy/da = b / r²      dy/db = −a / r²,    r² = a² + b²    (0 at r = 0, as PyTorch)"""
     squared = self * self + other * other

@@ -61,6 +61,16 @@ def masked_fill_tensor(g: Tensor, y: Tensor, mask: Tensor) -> Mapping[str, Tenso
     return {"self": torch.where(mask, 0, g), "value": torch.where(mask, g, 0)}
 
 
+def _fill_jvp(y: Tensor, t: Tangents) -> Tensor:
+    return t["value"].expand(y.shape)
+
+
+@rules.vjp(aten.fill.Tensor, nondiff=("self",), jvp=_fill_jvp, linear_in=("value",))
+def fill(g: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+    """y = value everywhere     dL/dvalue = Σ g         dL/dself = 0"""
+    return {"value": g.sum()}
+
+
 # --- absolute value, maximum, minimum ---------------------------------------------------------------------------------
 
 
@@ -69,7 +79,7 @@ def _abs_frozen(at: At, self: Tensor) -> Tensor:
     return sign * self
 
 
-@rules.local(aten.abs.default, kink=lambda self: self == 0, frozen=_abs_frozen)
+@rules.local(aten.abs.default, aten.absolute.default, kink=lambda self: self == 0, frozen=_abs_frozen)
 def absolute(y: Tensor, self: Tensor) -> Tensor:
     """y = |self|               dy/dself = sign self        (0 at the kink, as PyTorch)"""
     return self.sign()
@@ -154,13 +164,13 @@ def _clamp_frozen(at: At, self: Tensor, min: Bound, max: Bound) -> Tensor:
     return y if max is None else torch.where(_over(at["self"], at["min"], at["max"]), max, y)
 
 
-@rules.local(aten.clamp.default, kink=_clamp_kink, frozen=_clamp_frozen)
+@rules.local(aten.clamp.default, aten.clip.default, kink=_clamp_kink, frozen=_clamp_frozen)
 def clamp(y: Tensor, self: Tensor, min: Bound, max: Bound) -> Tensor:
     """y = min(max(self, a), b)     dy/dself = [a ≤ self ≤ b]"""
     return _within(self, min, max)
 
 
-@pointwise(rules, aten.clamp.Tensor, kink=_clamp_kink, frozen=_clamp_frozen)
+@pointwise(rules, aten.clamp.Tensor, aten.clip.Tensor, kink=_clamp_kink, frozen=_clamp_frozen)
 def clamp_tensor(g: Tensor, y: Tensor, self: Tensor, min: Bound, max: Bound) -> Mapping[str, Tensor]:
     """y = min(max(self, a), b)     dy/dself = [a ≤ self ≤ b]   dy/da = [self < a < b]  dy/db = [self > b or a > b]"""
     found = {"self": g * _within(self, min, max)}

@@ -88,7 +88,7 @@ def square(y: Tensor, self: Tensor) -> Tensor:
     return 2 * self
 
 
-@rules.vjp(aten.neg.default, linear_in=("self",))
+@rules.vjp(aten.neg.default, aten.negative.default, linear_in=("self",))
 def neg(g: Tensor, y: Tensor) -> Mapping[str, Tensor]:
     """y = −self                dy/dself = −1"""
     return {"self": -g}
@@ -172,7 +172,7 @@ def atanh(y: Tensor, self: Tensor) -> Tensor:
 # --- the logistic, error and gamma functions --------------------------------------------------------------------------
 
 
-@rules.local(aten.sigmoid.default)
+@rules.local(aten.sigmoid.default, aten.special_expit.default)
 def sigmoid(y: Tensor) -> Tensor:
     """y = 1 / (1 + exp(−self)) dy/dself = y (1 − y)"""
     return y * (1 - y)

@@ -42,7 +42,7 @@ _every(aten.arange, aten.eye, aten.scalar_tensor, aten.full, aten.full_like, ate
 _every(aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.new_ones)
 _every(aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted, aten.new_empty, aten.new_empty_strided)
 _every(aten.hann_window, aten.hamming_window)
-rules.flat(aten.linspace.default, aten.logspace.default, aten.fill.Scalar)
+rules.flat(aten.linspace.default, aten.logspace.default, aten.fill.Scalar, aten.where.Scalar)
 
 # --- random draws: frozen by capture, and no function of their arguments ----------------------------------------------
 _every(aten.rand, aten.randn, aten.randint, aten.randperm, aten.rand_like, aten.randn_like, aten.randint_like)

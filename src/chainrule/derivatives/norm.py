@@ -19,7 +19,7 @@ At = Mapping[str, Any]
 # --- norms ------------------------------------------------------------------------------------------------------------
 
 
-def _slope(norm: Tensor, self: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
+def norm_slope(norm: Tensor, self: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
     """∂‖x‖_p/∂x_i, with 0 where the norm has none: at 0, and for p = 0, which counts."""
     if p == 0:
         return torch.zeros_like(self)
@@ -34,7 +34,9 @@ def _slope(norm: Tensor, self: Tensor, p: float, dims: tuple[int, ...]) -> Tenso
 
 def _norm(g: Tensor, y: Tensor, self: Tensor, p: float | None, dim: Dims, keepdim: bool) -> Tensor:
     norm = restore(y, self, dim, keepdim)
-    return restore(g, self, dim, keepdim) * _slope(norm, self.to(y.dtype), 2 if p is None else p, dims_of(self, dim))
+    return restore(g, self, dim, keepdim) * norm_slope(
+        norm, self.to(y.dtype), 2 if p is None else p, dims_of(self, dim)
+    )
 
 
 def _frozen(at: At, self: Tensor, p: float | None, dim: Dims, keepdim: bool) -> Tensor | None:
@@ -43,7 +45,7 @@ def _frozen(at: At, self: Tensor, p: float | None, dim: Dims, keepdim: bool) -> 
         return torch.as_tensor(at["y"])
     if p is None or (p != 1 and not math.isinf(p)):
         return None
-    slope = _slope(restore(at["y"], self, dim, keepdim), at["self"].to(at["y"].dtype), p, dims_of(self, dim))
+    slope = norm_slope(restore(at["y"], self, dim, keepdim), at["self"].to(at["y"].dtype), p, dims_of(self, dim))
     return (slope * self).sum(dims_of(self, dim), keepdim) if self.dim() else slope * self
 
 

@@ -191,7 +191,7 @@ def roll(g: Tensor, y: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -
 # --- joining and cutting ----------------------------------------------------------------------------------------------
 
 
-@rules.vjp(aten.cat.default, aten.concat.default, linear_in=("tensors",))
+@rules.vjp(aten.cat.default, aten.concat.default, aten.concatenate.default, linear_in=("tensors",))
 def cat(g: Tensor, y: Tensor, tensors: Sequence[Tensor], dim: int) -> Mapping[str, Sequence[Tensor]]:
     """y = tensors, end to end along dim    dL/dtensors_i = the part of g at tensors_i"""
     sizes = [0 if _is_nothing(tensor) else tensor.shape[dim] for tensor in tensors]
