@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 
 from chainrule.errors import ChainruleError
-from chainrule.numdiff.stencils import CENTRAL, ORDER_8, Estimate, Stencil, better, central, forward, order8
+from chainrule.numdiff.stencils import (
+    CAUTION,
+    CENTRAL,
+    ORDER_8,
+    Estimate,
+    Stencil,
+    better,
+    central,
+    forward,
+    order8,
+    truncation,
+)
 
 NOISE = 1e-16
 
@@ -33,10 +44,29 @@ def test_a_stencil_is_exact_for_polynomials_up_to_its_order_and_for_no_higher(st
     assert abs(found[exact_to_degree + 1]) > 0.1
 
 
-def test_the_lower_weights_of_order_8_are_the_order_6_formula():
-    for degree, expected in [(1, 1.0), (3, 0.0), (5, 0.0)]:
-        pairs = zip(ORDER_8.points, ORDER_8.lower, strict=True)
+@pytest.mark.parametrize(("place", "order"), [(0, 6), (1, 4), (2, 2)])
+def test_the_lower_weights_of_order_8_are_the_formulas_of_order_6_4_and_2(place, order):
+    for degree in range(1, order + 1, 2):
+        pairs = zip(ORDER_8.points, ORDER_8.lower[place], strict=True)
+        expected = 1.0 if degree == 1 else 0.0
         assert expected == pytest.approx(sum(2 * weight * point**degree for point, weight in pairs), abs=1e-12)
+
+
+def test_the_truncation_bar_does_not_vanish_where_the_last_difference_does_by_chance():
+    values = torch.tensor([[1.0, 1.0], [1.0, 1.1], [1.1, 1.2], [2.1, 1.3]], dtype=torch.float64)
+
+    # By chance D8 = D6 in the first column, but D6 - D4 is a tenth of D4 - D2: a hundredth is to be expected.
+    torch.testing.assert_close(truncation(list(values)), torch.tensor([CAUTION * 0.01, 0.1], dtype=torch.float64))
+
+
+def test_the_bar_covers_functions_whose_taylor_series_hardly_reaches_the_outermost_points():
+    base = torch.linspace(-3, 3, 20_001, dtype=torch.float64)
+    for width in (0.12, 0.2, 0.4):  # the outermost points are at 0.08
+        estimate = order8(lambda t, w=width: 1 / (1 + ((base + t) / w) ** 2), torch.full_like(base, 0.02), 1e-16)
+        x = base / width
+        error = (estimate.value + 2 * x / width / (1 + x**2) ** 2).abs()
+
+        assert float((error <= estimate.bar).double().mean()) > 0.999
 
 
 def test_forward_difference_is_the_textbook_quotient():

@@ -7,7 +7,8 @@ The ops that carry a transformer take a leading dimension as they are, once thei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -79,12 +80,25 @@ def _mapped(node: Node, single: Callable[..., Value], arguments: Arguments, many
         return tuple(output) if isinstance(output, list) else output
 
     try:
-        return torch.vmap(one)(*moving)
+        with no_vmap_fallback():
+            return torch.vmap(one)(*moving)
     except RuntimeError:  # no batching rule, or the op looks at its data
         outputs = [one(*parts) for parts in zip(*moving, strict=True)]
     if isinstance(outputs[0], tuple):
         return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
     return torch.stack(outputs)
+
+
+@contextmanager
+def no_vmap_fallback() -> Iterator[None]:
+    """Let torch.vmap raise RuntimeError for an op without a batching rule, rather than warn on stderr and loop itself."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 def _items(argument: Any) -> list[tuple[int | None, Any]]:

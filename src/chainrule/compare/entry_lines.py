@@ -55,7 +55,8 @@ class EntryLines:
     def runs(self, indices: Tensor) -> Iterator[tuple[Tensor, int | None]]:
         """Positions in `indices`, and the column of y that all of them move if they are more than that has rows."""
         if not self.is_product:
-            yield torch.arange(len(indices)), None
+            if len(indices):
+                yield torch.arange(len(indices)), None
             return
         columns = self.column(indices)
         order = torch.argsort(columns, stable=True)
@@ -93,7 +94,7 @@ class EntryLines:
     def alive(self, indices: Tensor) -> Tensor:
         """Mask of the entries on which the loss depends at all: an embedding's row that nobody looks up has no line."""
         if not self.is_look_up:
-            return torch.ones(len(indices), dtype=torch.bool)
+            return torch.full((len(indices),), bool(self.lines.meeting))
         return torch.isin(indices // self.shape[1], self._looked_up())
 
     def column(self, indices: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chainrule.autodiff.evaluate import value_of
 from chainrule.autodiff.reverse import output_refs
-from chainrule.compare.batched import Forms
+from chainrule.compare.batched import Forms, no_vmap_fallback
 from chainrule.compare.linear_region import LinearStep, linear_step
 from chainrule.compare.pencil import Pencil, find_pencils, mixed
 from chainrule.compare.suffix import Suffix, dependents
@@ -62,7 +62,7 @@ class LossLines:
         """C basis directions, (C, *shape) for each moved value, brought through the linear region."""
         tangents = dict(basis)
         for step in self.linear:
-            tangents.update(torch.vmap(step)(tangents))
+            tangents.update(_all_tangents(step, tangents))
         return Lines(self, {ref: tangents[ref] for ref in self.meeting})
 
     def losses(self, given: Mapping[Ref, Tensor], forms: Forms | None) -> Tensor:
@@ -87,7 +87,8 @@ class Lines:
         def losses(offsets: Tensor) -> Tensor:
             t_SK = offsets if offsets.dim() == 2 else offsets[:, None]
             given = self._given(t_SK, mix_KC)
-            return self._owner.losses(given, forms).reshape(offsets.shape)
+            losses = self._owner.losses(given, forms)
+            return (losses if losses.dim() else losses.expand(offsets.numel())).reshape(offsets.shape)
 
         return losses
 
@@ -121,6 +122,18 @@ def split(
             steps.append(step)
             straight.update(outputs)
     return tuple(steps), tuple(curved)
+
+
+def _all_tangents(step: LinearStep, tangents: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
+    """The step for all C basis tangents, by torch.vmap or by a loop."""
+    moving = {ref: tangents[ref] for ref in step.moving}
+    try:
+        with no_vmap_fallback():
+            return torch.vmap(step)(moving)
+    except RuntimeError:  # no batching rule
+        count = next(iter(moving.values())).shape[0]
+        each = [step({ref: part[c] for ref, part in moving.items()}) for c in range(count)]
+    return {ref: torch.stack([one[ref] for one in each]) for ref in each[0]}
 
 
 def _without(nodes: tuple[Node, ...], pencils: tuple[Pencil, ...]) -> tuple[Node, ...]:
