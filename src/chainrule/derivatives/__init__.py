@@ -10,12 +10,14 @@ from chainrule.derivatives import (
     convolution,
     cross_entropy,
     distance,
+    dropout,
     einsum,
     elementwise,
     embedding,
     flat,
     indexing,
     loss,
+    margin_loss,
     matmul,
     norm,
     normalization,
@@ -56,6 +58,8 @@ FAMILIES = (
     resampling,
     recurrent,
     recurrent_cell,
+    dropout,
+    margin_loss,
     flat,
 )
 RULES, FLAT = merge(family.rules for family in FAMILIES)

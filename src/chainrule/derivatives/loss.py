@@ -1,7 +1,7 @@
 """Losses made of one term per element, summed or averaged: ℓ_i of a prediction (`self`) and its target.
 
 With reduction "mean" every term carries g/n, else g; the rest of each rule is dℓ/dself and dℓ/dtarget. What the terms
-mean, and when to choose which: the room `losses`. Kinks follow PyTorch (slope 0 at the kink of |x| and of max(0, x)).
+mean, and when to choose which: the room `losses`. At a kink the slope is PyTorch's: 0 for |x|, that of the line for max(0, line).
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def soft_margin_loss(g: Tensor, y: Tensor, self: Tensor, target: Tensor, reducti
 
 
 def _hinge_frozen(at: At, self: Tensor, target: Tensor, margin: float, reduction: int) -> Tensor:
-    inside = (at["self"] < margin) & (target != 1)
+    inside = (at["self"] <= margin) & (target != 1)
     return reduced(torch.where(target != -1, self, 0) + torch.where(inside, margin - self, 0), reduction)
 
 
@@ -277,8 +277,8 @@ def _hinge_kink(self: Tensor, target: Tensor, margin: float) -> Tensor:
 def hinge_embedding_loss(
     g: Tensor, y: Tensor, self: Tensor, target: Tensor, margin: float, reduction: int
 ) -> Gradients:
-    """ℓ = x if t = 1, max(0, margin − x) if t = −1,  x = self            dℓ/dx = 1 or −[x < margin]"""
-    near, far = (target != -1).to(self.dtype), (target != 1) & (self < margin)
+    """ℓ = x if t = 1, max(0, margin − x) if t = −1,  x = self            dℓ/dx = 1 or −[x ≤ margin]"""
+    near, far = (target != -1).to(self.dtype), (target != 1) & (self <= margin)
     return {"self": per_term(g, near, reduction) * (near - far.to(self.dtype))}
 
 
@@ -287,7 +287,7 @@ def _ranking_kink(input1: Tensor, input2: Tensor, target: Tensor, margin: float)
 
 
 def _ranking_frozen(at: At, input1: Tensor, input2: Tensor, target: Tensor, margin: float, reduction: int) -> Tensor:
-    wrong = margin - at["target"] * (at["input1"] - at["input2"]) > 0
+    wrong = margin - at["target"] * (at["input1"] - at["input2"]) >= 0
     return reduced(torch.where(wrong, margin - target * (input1 - input2), 0), reduction)
 
 
@@ -295,8 +295,8 @@ def _ranking_frozen(at: At, input1: Tensor, input2: Tensor, target: Tensor, marg
 def margin_ranking_loss(
     g: Tensor, y: Tensor, input1: Tensor, input2: Tensor, target: Tensor, margin: float, reduction: int
 ) -> Gradients:
-    """ℓ = max(0, margin − t (x₁ − x₂))            dℓ/dx₁ = −t [ℓ > 0] = −dℓ/dx₂            dℓ/dt = (x₂ − x₁) [ℓ > 0]"""
+    """ℓ = max(0, margin − t (x₁ − x₂))            dℓ/dx₁ = −t [wrong] = −dℓ/dx₂            dℓ/dt = (x₂ − x₁) [wrong]"""
     ahead = input1 - input2
-    wrong = margin - target * ahead > 0
+    wrong = margin - target * ahead >= 0
     slope = torch.where(wrong, per_term(g, wrong, reduction), 0)
     return {"input1": -slope * target, "input2": slope * target, "target": -slope * ahead}
