@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chainrule.api import backward_source as backward_source
     from chainrule.api import capture as capture
     from chainrule.api import check as check
+    from chainrule.api import compiled as compiled
     from chainrule.api import numerical_gradient as numerical_gradient
     from chainrule.api import train as train
     from chainrule.api import value_and_grad as value_and_grad
@@ -34,6 +35,7 @@ _HOME = MappingProxyType(
         "backward_source": "chainrule.api",
         "capture": "chainrule.api",
         "check": "chainrule.api",
+        "compiled": "chainrule.api",
         "numerical_gradient": "chainrule.api",
         "train": "chainrule.api",
         "value_and_grad": "chainrule.api",
@@ -48,6 +50,7 @@ __all__ = [
     "backward_source",
     "capture",
     "check",
+    "compiled",
     "numerical_gradient",
     "train",
     "value_and_grad",

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from chainrule.autodiff import backward_source as backward_source
+from chainrule.autodiff import compiled as compiled
 from chainrule.autodiff import evaluate, loss_of
 from chainrule.autodiff import value_and_grad as value_and_grad
 from chainrule.capture import capture as capture_as_written

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chainrule.autodiff import value_and_grad
+from chainrule.autodiff import compiled, value_and_grad
+from chainrule.autodiff.compiled import Compiled
 from chainrule.autodiff.evaluate import evaluate, run_node, value_of
 from chainrule.capture import bind, capture
 from chainrule.capture.batches import tensors_of
@@ -54,9 +55,18 @@ class GraphEngine:
         return self._graphs[key]
 
 
-def chain_rule_engine() -> GraphEngine:
-    """Our own reverse mode, in the dtype of the model."""
-    return GraphEngine(value_and_grad)
+def chain_rule_engine(*, compile: bool = False) -> GraphEngine:
+    """Our own reverse mode, in the dtype of the model; compiled once for each set of batch shapes if `compile`."""
+    if not compile:
+        return GraphEngine(value_and_grad)
+    functions: dict[Graph, Compiled] = {}
+
+    def differentiate(graph: Graph, leaves: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if graph not in functions:
+            functions[graph] = compiled(graph)
+        return functions[graph](leaves)
+
+    return GraphEngine(differentiate)
 
 
 def numerical_engine() -> GraphEngine:
