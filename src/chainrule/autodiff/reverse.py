@@ -80,11 +80,13 @@ def pull_back(node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Te
 def shares(
     node: Node, rule: Rule, gradients: Mapping[str, Any], values: Mapping[str, Value]
 ) -> Iterator[tuple[Ref, Tensor]]:
-    """Spread what a rule returned over the graph values: one (argument, gradient) for each `Ref`."""
+    """Spread what a rule returned over the graph values: one (argument, gradient) for each `Ref` that can have one."""
     for name, gradient in gradients.items():
         for ref, part in _pairs(node.arguments[name], gradient):
             if part is not None and name not in rule.nondiff:
-                yield ref, fit(part, value_of(ref, values))
+                argument = value_of(ref, values)
+                if argument.is_floating_point() or argument.is_complex():  # a factor may be a mask or a count
+                    yield ref, fit(part, argument)
 
 
 def cotangent(node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor]) -> Any:

@@ -76,7 +76,7 @@ def _slope(subject: Subject, direction: Mapping[str, Tensor], noise: float, size
     estimate = order6(line, STEP, noise)
     bar = float(estimate.bar) if estimate.bar is not None else 0.0
     disagrees = abs(claimed - float(estimate.value)) > numerical_limit(bar, size).value
-    if disagrees or bar > REQUIRED_RESOLUTION * size:
+    if disagrees or bar > 0.25 * REQUIRED_RESOLUTION * size:  # the bound of all is three times the bar of one
         shorter = order6(line, STEP / 8, noise)
         if disagrees or (shorter.bar is not None and float(shorter.bar) < bar):
             return shorter
