@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from capture.tape_checks import disagreements, residuals, wrong_gradients
 from chainrule.autodiff.evaluate import evaluate, loss_of
@@ -60,6 +61,120 @@ class Pair:
     left: Tensor
     right: dict[str, list[Tensor]]
     weight: float
+
+
+class Assorted(nn.Module):
+    """Layers that write to statistics, weights or memory where their schema does not say so, or that C++ composes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.rnn, self.cell = nn.Linear(4, 4), nn.RNN(4, 3, nonlinearity="relu"), nn.LSTMCell(3, 3)
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.1)
+        self.instance = nn.InstanceNorm1d(4, affine=True, track_running_stats=True)
+        self.group, self.embedding = nn.GroupNorm(2, 4), nn.Embedding(5, 4, max_norm=1.0)
+        self.bag, self.prelu, self.rrelu = nn.EmbeddingBag(5, 4, mode="max"), nn.PReLU(), nn.RReLU().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        steps, _ = self.rnn(y[:, None])
+        h, c = self.cell(steps[:, 0])
+        h, c = self.cell(h, (h, c))
+        mixed, _ = self.attention(y, y, y)
+        normed = self.instance(y.T[None].contiguous()).pow(3).sum() + self.group(y).pow(3).sum()
+        looked_up = (
+            self.embedding(torch.tensor([0, 1, 1])).pow(2).sum() + self.bag(torch.tensor([[0, 1], [2, 3]])).sum()
+        )
+        return steps.sum() + (h * c).sum() + (mixed * y).sum() + normed + looked_up + self.rrelu(self.prelu(y)).sum()
+
+
+class Pixels(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3, padding="same", padding_mode="reflect"),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.ConvTranspose2d(4, 2, 2, stride=2),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.LocalResponseNorm(2),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Softplus(),
+            nn.Flatten(),
+        )
+
+
+def several_outputs(model: nn.Module, x: Tensor) -> Tensor:
+    y = model(x)
+    s = torch.linalg.svd(model.weight, full_matrices=False)[1]
+    return y.topk(3, 1)[0].sum() + y.sort(1)[0][:, 0].sum() + y.median() + s.sum() + y.cumsum(0).logsumexp(1).sum()
+
+
+def lists(model: nn.Module, x: Tensor) -> Tensor:
+    y = model(x)
+    first, second = torch.meshgrid(y[0], y[1], indexing="ij")
+    parts = torch.cat([*y.unbind(0), *first.split(3)[0], second[0]])
+    wide = torch.broadcast_tensors(y, y[:1])[1]
+    pair = [y * 1, y * 2]
+    torch._foreach_mul_(pair, 2.0)
+    torch._foreach_add_(pair, pair)
+    return parts.sum() + wide.sum() + torch.stack(list(y.chunk(4, 1))).sum() + pair[0].sum() + pair[1].pow(2).sum()
+
+
+def many_losses(model: nn.Module, x: Tensor) -> Tensor:
+    y = model(x)
+    ctc = F.ctc_loss(y.log_softmax(1)[:, None], torch.tensor([[1, 2]]), torch.tensor([5]), torch.tensor([2]))
+    return (
+        F.binary_cross_entropy(y.sigmoid(), torch.ones(5, 8))
+        + F.smooth_l1_loss(y, y.detach() * 0)
+        + F.cosine_embedding_loss(y, y * 2, torch.ones(5))
+        + F.multi_margin_loss(y, torch.arange(5))
+        + F.gaussian_nll_loss(y, y * 0, y.exp())
+        + ctc
+    )
+
+
+def complex_numbers(model: nn.Module, x: Tensor) -> Tensor:
+    y = torch.fft.rfft(model(x)) * (1 + 2j)
+    return torch.view_as_real(y).pow(2).sum() + y.abs().sum() + y.real.sum()
+
+
+def under_modes_of_the_users(model: nn.Module, x: Tensor) -> Tensor:
+    class Plain(torch.Tensor):
+        pass
+
+    class Passing(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    with Passing():
+        y = (model(x).as_subclass(Plain) * 2).as_subclass(torch.Tensor)
+    with torch.inference_mode():
+        shift = y.std() + 1
+    return (y + shift).sum() + nn.Parameter(y.detach()).sum() * model.bias.sum()
+
+
+@pytest.mark.parametrize(
+    "loss", [several_outputs, lists, many_losses, complex_numbers, under_modes_of_the_users], ids=lambda f: f.__name__
+)
+def test_a_program_of_assorted_operations_is_healthy(loss):
+    healthy(loss)
+
+
+@pytest.mark.parametrize(("model", "shape"), [(Assorted, (5, 4)), (Pixels, (2, 3, 8, 8))])
+def test_a_model_of_assorted_layers_is_healthy(model, shape):
+    torch.manual_seed(0)
+    module = model()
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    tape = record(module, lambda m, x: m(x).pow(2).mean(), torch.randn(shape))
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in start.items())
+    module.load_state_dict(start)
+    healthy(lambda m, x: m(x).pow(2).mean(), module, torch.randn(shape))
+    assert (
+        max(
+            residuals(record(module, lambda m, x: m(x).pow(2).mean(), torch.randn(shape), dtype=torch.float64)).values()
+        )
+        < 1e-13
+    )
+    assert not [node for node in tape.graph.nodes if node.op._schema.is_mutable]
 
 
 def test_a_dataclass_batch_has_leaves_named_by_their_place_and_can_be_bound_anew():

@@ -23,6 +23,7 @@ from chainrule.capture.tape_calls import (
     is_taken_apart,
     tensors_in,
 )
+from chainrule.capture.tape_draws import refuse
 from chainrule.capture.tape_inputs import StandIns
 from chainrule.capture.tape_places import running_line
 from chainrule.capture.tape_state import State
@@ -72,6 +73,7 @@ class Recorder:
         with self.state.draws.around(op, args, kwargs) as (args, kwargs):
             if (
                 is_taken_apart(op)
+                or _writes_unseen(op, args, kwargs)
                 or self.state.draws.inside(op, args, kwargs)
                 or self._casts_inside(op, autocast, args, kwargs)
             ):
@@ -88,6 +90,8 @@ class Recorder:
     def _record(self, op: OpOverload, args: Arguments, kwargs: dict[str, Any]) -> Any:
         if self.state.draws.makes_mask(op, (args, kwargs)):
             return self.state.draws.made(op(*args, **kwargs))
+        if op is aten.rrelu_with_noise.default:
+            return self._rrelu(op, args, kwargs)
         if has_side_effect(op):
             return execute(self.state, op, args, kwargs)
         output = op(*args, **kwargs)
@@ -97,6 +101,16 @@ class Recorder:
         if op in _ZEROED:
             output.zero_()
         self._write_down(op, bound, output)
+        return output
+
+    def _rrelu(self, op: OpOverload, args: Arguments, kwargs: dict[str, Any]) -> Any:
+        """Randomised leaky ReLU, which in eval mode is leaky ReLU with the mean slope."""
+        bound = bind_arguments(op, args, kwargs)
+        if bound["training"]:
+            refuse(op)
+        output = op(*args, **kwargs)
+        slope = (bound["lower"] + bound["upper"]) / 2
+        self._write_down(aten.leaky_relu.default, {"self": bound["self"], "negative_slope": slope}, output)
         return output
 
     def _write_down(self, op: OpOverload, bound: dict[str, Any], output: Any) -> None:
@@ -146,3 +160,8 @@ class Recorder:
         of = next((name for name, value in bound.items() if value is parent.tensor), "")
         step = Step(op, arguments, of, ref.index, tuple(parent.tensor.shape))
         self.state.memory.add(output, ref, parent=parent, step=step)
+
+
+def _writes_unseen(op: OpOverload, args: Arguments, kwargs: Mapping[str, Any]) -> bool:
+    """True for a composite operation that writes to running statistics, though its schema does not say so."""
+    return op is aten.instance_norm.default and bind_arguments(op, args, kwargs)["running_mean"] is not None

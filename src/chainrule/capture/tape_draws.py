@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -32,7 +32,15 @@ _UNINITIALISED = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default}
 )  # memory for a mask
 # Draws through which a gradient flows; as a leaf they would cut it.
-_PATHWISE = frozenset({"standard_gamma", "sample_dirichlet", "rrelu_with_noise", "rrelu_with_noise_functional"})
+_PATHWISE = frozenset({aten._standard_gamma.default, aten._sample_dirichlet.default})
+
+
+def refuse(op: OpOverload) -> NoReturn:
+    """Raise CaptureError: a gradient flows through this draw."""
+    raise CaptureError(
+        f"{running_line()}: {op_name(op)} draws numbers that depend smoothly on its input; "
+        "chainrule cannot hold such a draw fixed. Take it out for the check, or draw it outside the model"
+    )
 
 
 class Draws:
@@ -85,11 +93,8 @@ class Draws:
 
     def leaf(self, op: OpOverload, arguments: Mapping[str, Argument], drawn: Tensor) -> Ref:
         """A leaf for what one random operation drew. Raises CaptureError where a gradient would flow through the draw."""
-        if op_name(op) in _PATHWISE:
-            raise CaptureError(
-                f"{running_line()}: {op_name(op)} draws numbers that depend smoothly on its input; "
-                "chainrule cannot hold such a draw fixed. Take it out for the check, or draw it outside the model"
-            )
+        if op in _PATHWISE:
+            refuse(op)
         return self._leaf(op_name(op), drawn, self._recipe(op, self._constants(arguments), drawn))
 
     def fused_dropout(self, bound: Mapping[str, Any], source: Ref, output: Any) -> None:

@@ -244,13 +244,16 @@ class Memory:
                 f"{running_line()}: a gradient is taken inside loss(model, batch) and its own derivative is wanted "
                 "(create_graph=True), which chainrule does not support. Leave that term out for the check"
             )
+        twin = self._twin(tensor) if memory_of(tensor) in self._families else None
+        if twin is not None and tensor._is_view():  # as_subclass
+            ref = self._book.node(aten.alias.default, {"self": self.ref(twin.tensor)}, tensor)
+            return self.add(tensor, ref, parent=twin)
         if tensor.requires_grad and not tensor.is_leaf:
             raise CaptureError(
                 f"{running_line()}: a tensor of shape {tuple(tensor.shape)} with a gradient ({tensor.grad_fn.name()}) was "  # type: ignore[union-attr]
                 "computed by something that torch's dispatcher does not show, such as a torch.func transform. "
                 "Compute it with torch operations inside loss(model, batch)"
             )
-        twin = self._twin(tensor) if memory_of(tensor) in self._families else None
         if twin is not None:
             self.add_detached(tensor, twin.tensor)
         else:
