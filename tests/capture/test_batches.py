@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from capture.graph_runs import Computed, assert_is_the_users_step, run_graph
 from chainrule.capture import bind
@@ -105,6 +106,18 @@ def test_binding_another_batch_gives_its_loss(name):
     other = with_tensors(batch, lambda tensor: tensor * 0.3)
 
     assert loss(model, other).item() == run_graph(graph, bind(graph, model, other)).item()
+
+
+def test_a_member_may_be_called_like_an_op():
+    batch = {"norm": X, "norm_1": X * 2}
+
+    def loss(m, b):
+        return (F.batch_norm(m.linear(b["norm"]), m.mean, m.mean) * b["norm_1"]).sum()
+
+    graph = assert_is_the_users_step(Computed(lambda m, x: x), loss, batch)
+
+    names = [*graph.leaves, *(node.name for node in graph.nodes)]
+    assert len(names) == len(set(names))
 
 
 def test_an_object_that_refers_to_itself_is_walked_once():

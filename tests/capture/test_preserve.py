@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from capture.graph_runs import Computed, squared
+from capture.graph_runs import Computed, run_graph, squared
 from chainrule.capture import capture
 from chainrule.capture.preserve import preserved
 
@@ -192,6 +192,26 @@ def test_a_hook_that_changes_the_output_is_part_of_the_graph():
     graph = capture(model, squared, X)
 
     assert 3 in [value for node in graph.nodes for value in node.arguments.values() if isinstance(value, int)]
+
+
+COUNTER = torch.zeros(4)
+
+
+@pytest.mark.parametrize("kind", ["global", "attribute", "in a list"])
+def test_a_tensor_that_is_no_buffer_and_is_changed_in_place_has_its_numbers_back(kind):
+    model = Computed(lambda m, x: m.linear(x) * m.steps)
+    model.steps, model.kept = torch.zeros(4), [torch.zeros(4)]
+    changed = {"global": COUNTER, "attribute": model.steps, "in a list": model.kept[0]}[kind]
+
+    def loss(model, x):
+        (COUNTER if kind == "global" else model.steps if kind == "attribute" else model.kept[0]).add_(1)
+        return squared(model, x)
+
+    graph = capture(model, loss, X)
+
+    assert [0, 0, 0, 0] == changed.tolist()
+    assert run_graph(graph).item() == loss(model, X).item()
+    changed.zero_()
 
 
 def test_gradients_that_were_there_stay():

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.parameter import is_lazy
 
+from chainrule.capture.eager import user_loss
 from chainrule.capture.export import Loss, export, graph_of
 from chainrule.capture.preserve import global_generators, preserved
 from chainrule.capture.provenance import line_of
@@ -47,17 +48,26 @@ def _by_tape(model: nn.Module, loss: Loss, batch: Any, refused: CaptureError) ->
     """What export refused, recorded from an eager run; errors of the user's own code come to light here."""
     try:
         graph = capture_by_tape(model, loss, batch)
-    except CaptureError as error:
-        raise CaptureError(f"{refused}\nnor recorded from an eager run: {error}") from error
-    except ChainruleError:
+    except SetupError:
         raise
+    except Exception as error:
+        _raise_the_users_own(model, loss, batch)
+        said = error if isinstance(error, ChainruleError) else f"{type(error).__name__}: {error}"
+        raise CaptureError(f"{refused}\nnor recorded from an eager run: {said}") from error
+    reason = " ".join(str(refused).split())
+    return replace(graph, notes=(*graph.notes, f"Recorded from an eager run, not exported: {reason}."))
+
+
+def _raise_the_users_own(model: nn.Module, loss: Loss, batch: Any) -> None:
+    """Raise SetupError if loss(model, batch) fails without us too."""
+    try:
+        user_loss(model, loss, batch)
     except Exception as error:
         line = line_of(error)
         raise SetupError(
             f"loss(model, batch) fails by itself{f' at {line}: {line.code}' if line else ''}\n"
             f"  {type(error).__name__}: {error}"
         ) from error
-    return replace(graph, notes=(*graph.notes, f"Recorded from an eager run, for export cannot follow {refused}."))
 
 
 def capture_by_export(model: nn.Module, loss: Loss, batch: Any) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from itertools import chain, count
@@ -131,26 +131,27 @@ def _leaves(wrapper: LossModule, program: ExportedProgram) -> tuple[dict[str, Le
     state = dict(wrapper.named_parameters(remove_duplicate=False)) | dict(wrapper.named_buffers(remove_duplicate=False))
     paths = _paths(state)
     batch = iter(tensors_of(wrapper.batch).items())
+    nodes = {node.name for node in program.graph.nodes}
     tied: dict[int, Leaf] = {}  # a tensor of the model under several paths is one leaf
     leaves: dict[str, Leaf] = {}
     places: dict[str, Ref] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             value = state[str(spec.target)]
-            leaf = tied.get(id(value)) or _state_leaf(value, paths[id(value)], leaves)
+            leaf = tied.get(id(value)) or _state_leaf(value, paths[id(value)], nodes | leaves.keys())
             tied[id(value)] = leaf
         elif spec.kind is InputKind.USER_INPUT:
             place, value = next(batch)
-            leaf = Leaf(_free(f"batch_{place}", leaves), "batch", _snapshot(value), (place,))
+            leaf = Leaf(_free(f"batch_{place}", nodes | leaves.keys()), "batch", _snapshot(value), (place,))
         else:
-            name = _free("constant", leaves)
+            name = _free("constant", nodes | leaves.keys())
             leaf = Leaf(name, "constant", _snapshot(program.constants[str(spec.target)]), (name,))
         leaves[leaf.name] = leaf
         places[spec.arg.name] = Ref(leaf.name)
     return leaves, places
 
 
-def _state_leaf(value: Tensor, paths: tuple[str, ...], taken: Mapping[str, Leaf]) -> Leaf:
+def _state_leaf(value: Tensor, paths: tuple[str, ...], taken: Container[str]) -> Leaf:
     if isinstance(value, nn.Parameter):  # large, and so not copied: as in torch.export
         return Leaf(_free(f"p_{paths[0]}", taken), "parameter", value.detach(), paths, value.requires_grad)
     return Leaf(_free(f"b_{paths[0]}", taken), "buffer", _snapshot(value), paths)
@@ -175,7 +176,7 @@ def _paths(state: Mapping[str, Tensor]) -> dict[int, tuple[str, ...]]:
     return paths
 
 
-def _free(text: str, taken: Mapping[str, Leaf]) -> str:
+def _free(text: str, taken: Container[str]) -> str:
     """An identifier made of the text that is not taken yet."""
     name = re.sub(r"[\W_]+", "_", text).strip("_")
     return next(name for name in chain([name], (f"{name}_{n}" for n in count(1))) if name not in taken)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 
 from chainrule.errors import CaptureError
 from chainrule.graph import Argument, Node, Ref, Source, Spec, Value, bind_arguments
@@ -134,10 +134,6 @@ def is_random(op: OpOverload) -> bool:
     return torch.Tag.nondeterministic_seeded in op.tags and op not in DRAW_INSIDE
 
 
-def _line(source: Source | None) -> str:
-    return f"{source}: {source.code}" if source else ""
-
-
 def _is_symbolic(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(_is_symbolic(item) for item in value)
@@ -158,8 +154,11 @@ def _live(graph: fx.Graph) -> set[fx.Node]:
 def _converted(node: fx.Node, values: Mapping[fx.Node, Argument], name: str, roots: Mapping[str, str] | None) -> Node:
     trace = trace_of(node.stack_trace)
     op = node.target
+    where = f"{trace.source}: {trace.source.code}" if trace.source else name
+    if isinstance(op, HigherOrderOperator):
+        raise CaptureError(f"{where}\n  cannot be captured: {op} runs code of its own and is no unit formula")
     if not isinstance(op, OpOverload) or _is_symbolic(node.meta.get("val")):
-        raise CaptureError(f"{_line(trace.source) or name}\n  cannot be captured: a shape depends on a tensor's values")
+        raise CaptureError(f"{where}\n  cannot be captured: a shape depends on a tensor's values")
     args = fx.node.map_arg(node.args, values.__getitem__)
     kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
     return Node(

@@ -30,8 +30,7 @@ def preserved(*owners: Any, generators: tuple[Any, ...] = (), contents: bool = F
     owners      model, loss, batch, optimizer ...: attributes, containers, closures, hooks, globals of their functions,
                 training and requires_grad flags, .grad, generators
     generators  loaders, samplers, data sets: only the random generators reachable from them
-    contents    save and restore the numbers in every reachable tensor too; False where the block runs on fake tensors
-                or on copies of the parameters
+    contents    save and restore the numbers in parameters too; False where the block runs on fake tensors or on copies
     """
     undo = [_global_settings(), global_generators()]
     undo += Walk(contents=contents).over(*owners, *_global_hooks())

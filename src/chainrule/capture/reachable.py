@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -22,7 +22,7 @@ Restore = Callable[[], None]
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, types.ModuleType)
 _STATEFUL = (
     Tensor,
-    torch.nn.Module,
+    nn.Module,
     torch.optim.Optimizer,
     torch.optim.lr_scheduler.LRScheduler,
     torch.amp.GradScaler,
@@ -38,7 +38,7 @@ _LONG = 10_000  # items of a longer container are data: it is saved, but its ite
 class Walk:
     """One walk: `over` returns what restores everything that it met.
 
-    contents         save the numbers in tensors too
+    contents         save the numbers in parameters too; those of other tensors are saved in any case
     only_generators  save random generators alone (for a data set, whose data nobody changes)
     """
 
@@ -228,15 +228,16 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _tensor_state(tensor: Tensor, contents: bool) -> Restore:
-    """Flags, gradient and storage; with `contents` the numbers too."""
+    """Flags, gradient, storage and numbers; a parameter's numbers only with `contents`."""
     grad = tensor.grad if tensor.is_leaf else None
     flag, data = tensor.requires_grad, tensor.data
-    copy = data.clone() if contents else None
+    copy = None if isinstance(tensor, nn.Parameter) and not contents else data.clone()
 
     def restore() -> None:
         if tensor.data.is_set_to(data) is False:
             tensor.data = data
-        if copy is not None:  # whatever the version counter says: batch norm changes its statistics behind it
+        # Compared, as batch norm changes its statistics without counting; and the memory may be a file's, not writable.
+        if copy is not None and not torch.equal(copy, data):
             data.copy_(copy)
         if tensor.is_leaf:
             tensor.grad = grad
