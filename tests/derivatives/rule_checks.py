@@ -148,16 +148,6 @@ def _scaled(rule: Rule) -> Callable[..., Mapping[str, Any]]:
     return vjp
 
 
-EVERY_CHECK: tuple[Check, ...] = (
-    agrees_with_autograd_on_every_sample,
-    agrees_with_central_differences,
-    is_linear_in_g,
-    is_bounded_by_its_absolute_bound,
-    computes_the_same_when_printed,
-    fails_when_scaled_by_1_001,
-)
-
-
 # --- the references ---------------------------------------------------------------------------------------------------
 
 

@@ -40,17 +40,19 @@ def is_composite(op: OpOverload) -> bool:
 def agrees_with_its_decomposition(rule: Rule, samples: list[Sample]) -> None:
     """vjp = the chain rule through the ops that PyTorch decomposes the op to, each by its own rule; kinks left out."""
     smooth = [sample for sample in samples if not _has_kink(rule, sample)]
-    compared = [_compare(rule, sample) for sample in runs.spread(rule, smooth, 3)]
+    compared = [_compare(rule, sample) for sample in runs.spread(rule, smooth, 2)]
     assert any(compared), f"{rule.op}: no decomposition can be used; say why in NOT_COMPARED"
 
 
 def _compare(rule: Rule, sample: Sample) -> bool:
-    """Whether the decomposition could be used: the chain rule wants parts that write nothing in place, and no nan."""
+    """Whether the decomposition could be used: not if it writes in place, is another function, or makes a nan."""
     moving = runs.floats(rule, sample)
     parts = _decomposed(sample, moving)
     if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in parts.graph.nodes):
         return False
     y, g = runs.evaluate(rule, sample)
+    if not _is_same(y, parts(*runs.tensors(moving))):  # seen: multilabel_margin_loss, where targets end early
+        return False
     expected = _through(parts, rule.op, moving, g)
     if not all(
         item.isfinite().all() for item in runs.tensors(expected)
@@ -59,6 +61,11 @@ def _compare(rule: Rule, sample: Sample) -> bool:
     for name, value in runs.gradients(rule, sample, g, y).items():
         runs.assert_close(expected[name], value, f"{sample}: dL/d{name} differs from its decomposition's", unit=g)
     return True
+
+
+def _is_same(y: Any, of_parts: Any) -> bool:
+    pairs = zip(runs.tensors(y), runs.tensors(of_parts), strict=True)
+    return all(one.shape == two.shape and torch.allclose(one, two, equal_nan=True) for one, two in pairs)
 
 
 def _has_kink(rule: Rule, sample: Sample) -> bool:
@@ -167,5 +174,7 @@ def _spread_over(symbol: Any, gradient: Any, adjoints: dict[fx.Node, Any], value
 
 @cache
 def _table() -> dict[OpOverload, Callable[..., Any]]:
-    table: dict[Any, Callable[..., Any]] = get_decompositions([aten.native_group_norm])
+    table: dict[Any, Callable[..., Any]] = get_decompositions(
+        [aten.native_group_norm, aten.upsample_bicubic2d, aten.upsample_trilinear3d]
+    )
     return {**core_aten_decompositions(), **table}

@@ -171,7 +171,7 @@ def each(function: Callable[..., Any], value: Any, *others: Any) -> Any:
 
 
 def _largest(value: Tensor) -> float:
-    finite = value[value.isfinite()] if value.is_floating_point() else value[:0].double()
+    finite = value[value.isfinite()] if value.is_floating_point() else torch.zeros(0)
     return finite.abs().max().item() if finite.numel() else 0.0
 
 

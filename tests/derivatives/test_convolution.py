@@ -7,7 +7,7 @@ from torch._ops import OpOverload
 
 from chainrule.derivatives import convolution
 from chainrule.derivatives.rule import merge
-from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_checks import Check, every_case
 from derivatives.rule_samples import Sample, call, samples_of
 
 aten = torch.ops.aten
@@ -42,7 +42,6 @@ def own_samples() -> list[Sample]:
     ]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples_of(op, own_samples()))

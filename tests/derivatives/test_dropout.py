@@ -8,7 +8,7 @@ from chainrule.derivatives import dropout
 from chainrule.derivatives.rule import merge
 from chainrule.errors import MissingRuleError
 from chainrule.graph import bind_arguments
-from derivatives.rule_checks import EVERY_CHECK, Check, agrees_with_central_differences
+from derivatives.rule_checks import Check, agrees_with_central_differences, every_case
 from derivatives.rule_samples import Sample, call, samples_of
 
 aten = torch.ops.aten
@@ -23,8 +23,7 @@ def samples(op: OpOverload) -> list[Sample]:
     return [sample for sample in samples_of(op, own) if not sample.arguments["train"] or sample.arguments["p"] == 0]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples(op))
 

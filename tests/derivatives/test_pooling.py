@@ -8,7 +8,7 @@ from torch._ops import OpOverload
 from chainrule.derivatives import pooling
 from chainrule.derivatives.rule import call_by_name, merge
 from chainrule.graph import bind_arguments
-from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_checks import Check, every_case
 from derivatives.rule_samples import Sample, call, samples_of
 
 aten = torch.ops.aten
@@ -35,8 +35,7 @@ def own_samples() -> list[Sample]:
     ]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     samples = samples_of(op, own_samples())
     check(RULES[op], samples[:: -(-len(samples) // 120)])  # op_db draws a thousand for max pooling

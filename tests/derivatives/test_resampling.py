@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 
 from chainrule.derivatives import resampling
 from chainrule.derivatives.rule import merge
-from derivatives.rule_checks import EVERY_CHECK, Check
+from derivatives.rule_checks import Check, every_case
 from derivatives.rule_samples import Sample, call, samples_of
 
 aten = torch.ops.aten
@@ -54,7 +54,6 @@ def own_samples() -> list[Sample]:
     ]
 
 
-@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("op", RULES, ids=str)
+@pytest.mark.parametrize(("op", "check"), every_case(RULES))
 def test_the_rule(op: OpOverload, check: Check) -> None:
     check(RULES[op], samples_of(op, own_samples()))
