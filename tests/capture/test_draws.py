@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from capture.graph_runs import Computed, assert_is_the_users_step, captured, eager, run_graph, squared
 from chainrule.capture import capture
+from chainrule.capture.eager import user_loss
+from chainrule.capture.export import export
+from chainrule.capture.hidden import off_sentence
 from chainrule.capture.running import run
 from chainrule.errors import CaptureError
 
@@ -134,3 +137,43 @@ def test_a_draw_through_which_a_gradient_flows_is_refused():
 
     with pytest.raises(CaptureError, match=r"test_draws\.py:\d+.*draws numbers that depend smoothly on its input"):
         capture(Computed(forward), squared, X)
+
+
+def narrow_attention(m, x):
+    hidden = m.linear(x).bfloat16().view(1, 6, 2, 2).transpose(1, 2)
+    return F.scaled_dot_product_attention(hidden, hidden, hidden, dropout_p=0.4).float() * m.weight[:2]
+
+
+def attention_under_autocast(m, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return attention(m, x).float()
+
+
+@pytest.mark.parametrize("forward", [narrow_attention, attention_under_autocast], ids=lambda forward: forward.__name__)
+def test_attention_with_dropout_in_half_precision_is_computed_as_pytorch_does(forward):
+    assert_is_the_users_step(Computed(forward), squared, X)
+
+
+def test_the_users_loss_is_taken_with_hidden_dropout_off_as_the_graph_has_it():
+    model = nn.LSTM(4, 3, num_layers=2, dropout=0.5)
+
+    def loss(model, x):
+        return model(x)[0].pow(2).sum()
+
+    graph = captured(model, loss, X[:, None])
+
+    assert user_loss(model, loss, X[:, None]).item() == run_graph(graph).item()
+    assert 0.5 == model.dropout
+
+
+def test_attention_that_runs_as_one_kernel_keeps_whole_with_its_dropout_off_and_the_graph_says_so():
+    exported = export(
+        Computed(CASES["attention"]).to("meta"), squared, X.to("meta")
+    )  # as on a GPU: not the CPU's parts
+
+    (kept,) = [
+        node for node in exported.program.graph.nodes if node.target is aten.scaled_dot_product_attention.default
+    ]
+    assert "dropout_p" not in kept.kwargs
+    assert 0.0 == (kept.args[4] if len(kept.args) > 4 else 0.0)
+    assert [off_sentence("scaled_dot_product_attention", 0.4)] == [*exported.notes]

@@ -74,9 +74,9 @@ def capture_by_export(model: nn.Module, loss: Loss, batch: Any) -> Graph:
     """The graph by `torch.export` alone. Call it inside `preserved`."""
     rewind = global_generators()
     try:
-        wrapper, program = export(model, loss, batch)
+        exported = export(model, loss, batch)
         rewind()
-        return graph_of(wrapper, program)
+        return graph_of(exported)
     except ChainruleError:
         raise
     except Exception as error:

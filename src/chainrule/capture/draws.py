@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
 
+from chainrule.capture.hidden import off_sentence
 from chainrule.capture.nodes import RECURRENT
 from chainrule.capture.nodes import is_random as is_random
 from chainrule.capture.running import ancestors, renamed, resolve, run
@@ -91,11 +92,8 @@ class Drawing:
         return () if leaf is None or leaf.recipe is None else leaf.recipe.refs()
 
     def _without_dropout(self, node: Node) -> None:
-        p = node.arguments["dropout"]
         self.nodes.append(replace(node, arguments={**node.arguments, "dropout": 0.0}))
-        self.notes.append(
-            f"{node.where}: its dropout (p={p}) is drawn inside one op where it cannot be held fixed; it is off here."
-        )
+        self.notes.append(off_sentence(node.where, node.arguments["dropout"]))
 
     def _dropout(self, node: Node) -> None:
         """dropout(x) = x · mask, with mask = dropout(1), zeros and 1 / (1 - p)."""

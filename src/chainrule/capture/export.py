@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from itertools import chain, count
 from typing import Any
@@ -19,7 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from chainrule.capture.batches import tensors_of, with_tensors
 from chainrule.capture.draws import Drawing
 from chainrule.capture.no_grad import Detaching
-from chainrule.capture.nodes import LOSS_PATH, Converted, convert
+from chainrule.capture.nodes import LOSS_PATH, ROOTS, Converted, convert
 from chainrule.capture.passes import count_draws, prepare
 from chainrule.capture.provenance import GradMode, user_frames
 from chainrule.capture.running import ancestors, resolve
@@ -56,7 +57,16 @@ def scalar(value: Any) -> Tensor:
     return value if value.dim() == 0 else value.reshape(())
 
 
-def export(model: nn.Module, loss: Loss, batch: Any) -> tuple[LossModule, ExportedProgram]:
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """An exported loss(model, batch), and what had to be left out, in sentences."""
+
+    wrapper: LossModule
+    program: ExportedProgram
+    notes: tuple[str, ...]
+
+
+def export(model: nn.Module, loss: Loss, batch: Any) -> Exported:
     """The functional program of loss(model, batch): in-place operations gone, unit formulas whole.
 
     Runs the user's code on fake tensors. Raises whatever that or torch.export raises.
@@ -65,14 +75,14 @@ def export(model: nn.Module, loss: Loss, batch: Any) -> tuple[LossModule, Export
     with _quiet(), torch.enable_grad(), user_frames(grad_mode := GradMode()):
         with grad_mode, torch.compiler.set_stance("force_eager"):
             program = torch.export.export(wrapper, tuple(tensors_of(batch).values()), strict=False)
-        prepare(program.graph_module)
+        notes = prepare(program.graph_module)
         drawn = count_draws(program.graph_module)
         program = program.run_decompositions({})
     if count_draws(program.graph_module) != drawn:
         raise CaptureError(
             f"{type(model).__name__}\n  cannot be exported: it draws random numbers and does not use them"
         )
-    return wrapper, program
+    return Exported(wrapper, program, (*_unregistered(program), *notes))
 
 
 @contextmanager
@@ -91,11 +101,11 @@ def _quiet() -> Iterator[None]:
             log.disabled = False
 
 
-def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
+def graph_of(exported: Exported) -> Graph:
     """The program as our graph; draws its randomness from the global generators, in order."""
-    leaves, places = _leaves(wrapper, program)
-    converted = convert(program.graph, places, roots={"model": "", "loss": LOSS_PATH})
-    outputs = _outputs(program, converted)
+    leaves, places = _leaves(exported.wrapper, exported.program)
+    converted = convert(exported.program.graph, places, roots=ROOTS)
+    outputs = _outputs(exported.program, converted)
     detaching = Detaching(converted.no_grad, leaves)
     detaching.add(converted.nodes)
     outputs[""] = detaching.outside(outputs[""])
@@ -110,7 +120,7 @@ def graph_of(wrapper: LossModule, program: ExportedProgram) -> Graph:
         leaves={name: leaf for name, leaf in drawing.leaves.items() if name in leaves or name in used},
         nodes=nodes,
         output=outputs.pop(""),
-        notes=(*_unregistered(program), *detaching.notes, *drawing.notes),
+        notes=(*exported.notes, *detaching.notes, *drawing.notes),
         mutated=outputs,
     )
 

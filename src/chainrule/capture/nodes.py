@@ -20,6 +20,7 @@ FUNCTION_FRAME = "<autograd.Function>"  # file name of the pseudo frame that nam
 NO_GRAD_FRAME = "<no_grad>"  # the same for a no_grad block, with one of these for its name:
 NO_GRAD_BLOCK, IN_PLACE = "block", "in-place change"
 LOSS_PATH = "(loss)"  # path of the loss where it is a module of its own; no path inside the model looks like it
+ROOTS = {"model": "", "loss": LOSS_PATH}  # the modules of an exported program, and their paths in the graph
 RECURRENT = frozenset(
     overload for op in (aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu) for overload in (op.input, op.data)
 )

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
-from chainrule.capture.nodes import IN_PLACE, NO_GRAD_BLOCK, is_random
-from chainrule.graph import bind_arguments
+from chainrule.capture.hidden import hides_attention_mask, off_sentence
+from chainrule.capture.nodes import IN_PLACE, NO_GRAD_BLOCK, ROOTS, is_random, stack_of
+from chainrule.graph import bind_arguments, op_name
 
 aten = torch.ops.aten
 _SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled  # (enabled, block, *inputs)
@@ -27,18 +28,20 @@ _BLOCK_AT = {_SET_GRAD: 1, _AUTOCAST: 4}
 _DROPOUTS = frozenset({aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default})
 
 
-def prepare(module: fx.GraphModule) -> None:
-    """All passes, blocks included."""
+def prepare(module: fx.GraphModule) -> list[str]:
+    """All passes, blocks included. Returns what had to be left out, in sentences."""
+    notes: list[str] = []
     for node in list(module.graph.nodes):
         if node.target is aten.scaled_dot_product_attention.default and _arguments(node)["dropout_p"] > 0:
-            node.target = attention
+            notes += _expose_attention(node)
         elif node.target in _DROPOUTS and _is_off(node):
             node.replace_all_uses_with(cast(fx.Node, node.args[0]))
             module.graph.erase_node(node)
         elif node.target in _BLOCK_AT:
-            _interpret_block(module, str(cast(fx.Node, node.args[_BLOCK_AT[node.target]]).target))
+            notes += _interpret_block(module, str(cast(fx.Node, node.args[_BLOCK_AT[node.target]]).target))
         elif _is_in_place(node) and node.stack_trace:
             node.stack_trace = node.stack_trace.replace(f"in {NO_GRAD_BLOCK}", f"in {IN_PLACE}")
+    return notes
 
 
 def count_draws(module: fx.GraphModule) -> int:
@@ -61,8 +64,29 @@ def attention(
     """softmax(query keyᵀ · scale + mask), dropped out, times value: attention by its textbook steps.
 
     query (..., T, E), key (..., S, E), value (..., S, V); scale is 1 / sqrt(E) unless given. As in PyTorch both factors
-    are scaled by its root, and a row in which the mask leaves nothing is zero.
+    are scaled by its root, a row in which the mask leaves nothing is zero, and half precision is computed in float32.
     """
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        narrow = torch.get_autocast_dtype(device)
+        query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
+    with torch.autocast(device, enabled=False):
+        if query.dtype not in (torch.bfloat16, torch.float16):
+            return _attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        wide = (query.float(), key.float(), value.float())
+        return _attention(*wide, attn_mask, dropout_p, is_causal, scale, enable_gqa).to(query.dtype)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
@@ -93,11 +117,26 @@ class Interpreted(nn.Module):
             return fx.Interpreter(self.block).run(*inputs)
 
 
-def _interpret_block(module: fx.GraphModule, name: str) -> None:
+def _expose_attention(node: fx.Node) -> list[str]:
+    """Attention by its steps; where a fused kernel would draw the mask by itself, as it is, its dropout off."""
+    arguments = _arguments(node)
+    if hides_attention_mask(arguments["query"].meta["val"].device):
+        node.args, node.kwargs = (), {**arguments, "dropout_p": 0.0}
+        stack = stack_of(node.meta.get("nn_module_stack", {}), ROOTS)
+        where = ".".join(
+            part for part in (stack[-1][0] if stack else "", op_name(cast(OpOverload, node.target))) if part
+        )
+        return [off_sentence(where, arguments["dropout_p"])]
+    node.target = attention
+    return []
+
+
+def _interpret_block(module: fx.GraphModule, name: str) -> list[str]:
     block = getattr(module, name)
-    if not isinstance(block, Interpreted):  # one block may belong to several nodes
-        prepare(block)
-        setattr(module, name, Interpreted(block))
+    if isinstance(block, Interpreted):  # it belongs to several nodes
+        return []
+    setattr(module, name, Interpreted(block))
+    return prepare(block)
 
 
 def _is_draw(node: fx.Node) -> bool:

@@ -5,7 +5,8 @@ hooks append to, counters, generators that moved, gradients. `preserved` walks w
 loss and the batch, saves each container, attribute table and generator, and restores them in place, so that identities
 stay too.
 
-Not restored: what a consumed iterator has given out, and whatever lies outside the process (files, sockets).
+Not restored: what a consumed iterator has given out, arrays of more than 256 MB, and whatever lies outside the process
+(files, sockets).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def preserved(*owners: Any, generators: tuple[Any, ...] = (), contents: bool = F
     owners      model, loss, batch, optimizer ...: attributes, containers, closures, hooks, globals of their functions,
                 training and requires_grad flags, .grad, generators
     generators  loaders, samplers, data sets: only the random generators reachable from them
-    contents    save and restore the numbers in parameters too; False where the block runs on fake tensors or on copies
+    contents    save and restore the numbers in parameters too, and in tensors of more than 256 MB; False where the block
+                runs on fake tensors or on copies
     """
     undo = [_global_settings(), global_generators()]
     undo += Walk(contents=contents).over(*owners, *_global_hooks())
@@ -67,17 +69,29 @@ def _deterministic() -> tuple[bool, bool]:
 
 
 def _global_settings() -> Restore:
-    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    deterministic = _deterministic()
-    autocast = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
+    before = _settings()
 
     def restore() -> None:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        if _deterministic() != deterministic:  # to set it imports torch's compiler, which takes seconds
-            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-        for kind, (enabled, narrow) in autocast.items():
-            torch.set_autocast_enabled(kind, enabled)
-            torch.set_autocast_dtype(kind, narrow)
+        if _settings() == before:  # some of the setters import a compiler
+            return
+        torch.set_default_dtype(before["dtype"])
+        torch.set_grad_enabled(before["grad"])
+        torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn only"])
+        for kind in ("cpu", "cuda"):
+            torch.set_autocast_enabled(kind, before[f"{kind} autocast"])
+            torch.set_autocast_dtype(kind, before[f"{kind} narrow"])
 
     return restore
+
+
+def _settings() -> dict[str, Any]:
+    autocast = {f"{kind} autocast": torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")}
+    narrow = {f"{kind} narrow": torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda")}
+    return {
+        "dtype": torch.get_default_dtype(),
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        **autocast,
+        **narrow,
+    }

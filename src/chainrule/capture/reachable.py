@@ -32,13 +32,14 @@ _STATEFUL = (
     functools.partial,
 )
 _DATA = (DataLoader, Dataset, Sampler)  # large, and not changed by a model: only their generators are saved
+_LARGE = 2**28  # bytes; a larger array is data
 _LONG = 10_000  # items of a longer container are data: it is saved, but its items are not walked
 
 
 class Walk:
     """One walk: `over` returns what restores everything that it met.
 
-    contents         save the numbers in parameters too; those of other tensors are saved in any case
+    contents         save the numbers in parameters and in tensors of more than 256 MB too; others are saved in any case
     only_generators  save random generators alone (for a data set, whose data nobody changes)
     """
 
@@ -71,9 +72,10 @@ class Walk:
             return _dict_state(item)
         if isinstance(item, (list, deque, set)):
             return _container_state(item)
-        if isinstance(item, Tensor) and item.layout is torch.strided and not is_lazy(item):
-            return _tensor_state(item, self.contents)
-        if isinstance(item, np.ndarray) and item.flags.writeable and not isinstance(item, np.memmap):
+        if isinstance(item, Tensor) and item.layout is torch.strided and not is_lazy(item) and not item.is_meta:
+            large = isinstance(item, nn.Parameter) or item.nbytes > _LARGE
+            return _tensor_state(item, self.contents or not large)
+        if isinstance(item, np.ndarray) and item.flags.writeable and item.nbytes <= _LARGE:
             return functools.partial(np.copyto, item, item.copy())
         if isinstance(item, types.CellType):
             return _cell_state(item)
@@ -228,10 +230,10 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _tensor_state(tensor: Tensor, contents: bool) -> Restore:
-    """Flags, gradient, storage and numbers; a parameter's numbers only with `contents`."""
+    """Flags, gradient and storage, and with `contents` the numbers."""
     grad = tensor.grad if tensor.is_leaf else None
     flag, data = tensor.requires_grad, tensor.data
-    copy = None if isinstance(tensor, nn.Parameter) and not contents else data.clone()
+    copy = data.clone() if contents else None
 
     def restore() -> None:
         if tensor.data.is_set_to(data) is False:
