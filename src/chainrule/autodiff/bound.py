@@ -26,20 +26,23 @@ def bound_shares(
         yield from ((ref, share.abs()) for ref, share in pull_back(node, values, adjoints))
         return
     rule = rule_of(node)
-    g = _absolute(cotangent(node, values, adjoints))
-    bounds = rule_bound(rule, g, values[node.name], resolve(node, values))
+    bounds = rule_bound(rule, cotangent(node, values, adjoints), values[node.name], resolve(node, values))
     for ref, bound in shares(node, rule, bounds, values):
         yield ref, bound.abs()
 
 
 def rule_bound(rule: Rule, g: Any, y: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The rule's own `abs_bound`; else |g|·|dy/dself| of a local rule; else the rule itself on absolute values."""
+    """The rule's own `abs_bound`; else |g|·|dy/dself| of a local rule; else the rule itself on absolute values.
+
+    A bound of its own gets g with its signs: where g passes many steps inside one op (a recurrent network), bounds of bounds
+    would grow with every step, beyond all use.
+    """
     if rule.abs_bound is not None:
         return call_by_name(rule.abs_bound, arguments, g, y)  # type: ignore[no-any-return]
     if rule.local is not None:
         slope = call_by_name(rule.local, arguments, y)
-        return {"self": g * (_absolute(slope) if isinstance(slope, Tensor) else abs(slope))}
-    return rule.gradients(g, _absolute(y), {name: _absolute(value) for name, value in arguments.items()})
+        return {"self": _absolute(g) * (_absolute(slope) if isinstance(slope, Tensor) else abs(slope))}
+    return rule.gradients(_absolute(g), _absolute(y), {name: _absolute(value) for name, value in arguments.items()})
 
 
 def _absolute(value: Any) -> Any:

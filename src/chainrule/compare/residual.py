@@ -115,12 +115,12 @@ def _sweep(
 ) -> None:
     exact = {name: double(values[name]) for name in {node.name, *(ref.name for ref in node.refs())}}
     arriving = {ref: double(recorded[ref]) if ref in recorded else sums.expected[ref] for ref in refs}
-    absolute = {ref: double(recorded[ref]).abs() if ref in recorded else sums.bound[ref] for ref in refs}
+    scale = {ref: double(recorded[ref]) if ref in recorded else sums.bound[ref] for ref in refs}
     own = {ref: recorded.get(ref, sums.stock.get(ref)) for ref in refs}
     for ref, share in pull_back(node, exact, arriving):
         if ref in active:
             _add(sums.expected, ref, share)
-    for ref, share in bound_shares(node, exact, absolute):
+    for ref, share in bound_shares(node, exact, scale):
         if ref in active:
             _add(sums.bound, ref, share)
     for ref, share in torch_shares(node, values, {ref: g for ref, g in own.items() if g is not None}, active):

@@ -122,17 +122,32 @@ def _refuse_dropout(dropout_p: float) -> None:
 
 
 def _bound(g: Any, y: Any, **arguments: Any) -> dict[str, Any]:
-    """All signs made +: dL/ds = p (|g| |v|ᵀ + Σ |g| p |v|)."""
+    """|gradient| + √Σ(term)² of each sum on the way, since rounding errors do not conspire.
+
+    p is rounded by the rounding of its scores, dL/ds also by that of g vᵀ and of Σ g y.
+    """
     (batch, q, k, v), mask, scale, blocks = _read(arguments)
-    g = (g[0] if isinstance(g, tuple) else g).abs().reshape(-1, q.shape[1], v.shape[2])
-    size = torch.zeros_like(g)
+    g, y = ((part[0] if isinstance(part, tuple) else part).reshape(-1, q.shape[1], v.shape[2]) for part in (g, y))
+    mean, mean_square = ((g * y).pow(n).sum(-1, keepdim=True) for n in (1, 2))
+    q2, k2, v2, g2 = (x.square() for x in (q, k, v, g))
+    true, square = ([torch.zeros_like(x) for x in (q, k, v)] for _ in range(2))
+    of_mask = g.new_zeros(*q.shape[:2], k.shape[1]) if mask is not None and mask.is_floating_point() else None
     for heads, rows, keys, p in blocks():
-        size[heads, rows] = p @ v[heads, keys].abs()
-    sums, whole = (g * size).sum(-1, keepdim=True), mask is not None and mask.is_floating_point()
-    dq, dk, dv, ds = through_attention(g, sums, q.abs(), k.abs(), v.abs(), blocks(), whole)
-    parts = {"query": dq * abs(scale), "key": dk, "value": dv}
-    found = {name: back_to(arguments[name], part, batch) for name, part in parts.items()}
-    return found if ds is None else {**found, "attn_mask": ds.reshape(*batch, *ds.shape[1:])}
+        at_rows, at_keys = (heads, rows), (heads, keys)
+        ds = p * (g[at_rows] @ v[at_keys].mT - mean[at_rows])
+        p_size = p * (1 + (q2[at_rows] @ k2[at_keys].mT).sqrt())
+        ds_size = ds.abs() + p_size * (g2[at_rows] @ v2[at_keys].mT + mean_square[at_rows]).sqrt()
+        for sums, of_s, of_p, parts in ((true, ds, p, (q, k, g)), (square, ds_size**2, p_size**2, (q2, k2, g2))):
+            sums[0][at_rows] = of_s @ parts[1][at_keys]
+            sums[1][at_keys] += of_s.mT @ parts[0][at_rows]
+            sums[2][at_keys] += of_p.mT @ parts[2][at_rows]
+        if of_mask is not None:
+            of_mask[heads, rows, keys] = ds_size
+    sizes = [a.abs() + b.sqrt() for a, b in zip(true, square, strict=True)]
+    names = ("query", "key", "value")
+    bounds = {name: back_to(arguments[name], size, batch) for name, size in zip(names, sizes, strict=True)}
+    bounds["query"] = bounds["query"] * abs(scale)
+    return bounds if of_mask is None else {**bounds, "attn_mask": of_mask.reshape(*batch, *of_mask.shape[1:])}
 
 
 def _jvp(y: Any, t: Mapping[str, Tensor], **arguments: Any) -> Any:

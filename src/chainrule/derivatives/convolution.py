@@ -11,18 +11,34 @@ Shapes: N batch, G groups, C channels in, O channels out, T places out, one for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chainrule.derivatives.rule import Rules
+from chainrule.derivatives.rule import Rules, call_by_name
 
 aten = torch.ops.aten
 rules = Rules()
 
 LINEAR = ("input", "weight", "bias")
+
+
+def sized(rule: Callable[..., dict[str, Tensor]]) -> dict[str, Any]:
+    """`linear_in` and `abs_bound` of a sum of products: |sum| + √Σ(product)², since rounding errors do not conspire."""
+
+    def bound(g: Tensor, y: Tensor, **arguments: Any) -> dict[str, Tensor]:
+        squares = {n: a.square() if isinstance(a, Tensor) else a for n, a in arguments.items()}
+        pairs = zip(
+            call_by_name(rule, arguments, g, y).items(),
+            call_by_name(rule, squares, g.square(), y).values(),
+            strict=True,
+        )
+        return {name: total.abs() + square.clamp(min=0).sqrt() for (name, total), square in pairs}
+
+    return {"linear_in": LINEAR, "abs_bound": bound}
 
 
 # --- the two sums -----------------------------------------------------------------------------------------------------
@@ -93,13 +109,15 @@ def same_on_both_sides(padding: Any, count: int) -> list[tuple[int, int]]:
     return [(p, p) for p in each(padding, count)]
 
 
-@rules.vjp(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, linear_in=LINEAR)
 def convolution(
     g: Tensor, y: Tensor, input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> dict[str, Tensor]:
     """y = w * x + b      dL/dx = g *ᵀ w      dL/dw[o,c,k] = Σ_nt g[n,o,t] x[n,c, s t + d k − p]      dL/db = Σ_nt g"""
     pads = same_on_both_sides(padding, weight.dim() - 2)
     return through_convolution(g, input, weight, stride, pads, dilation, groups)
+
+
+rules.vjp(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, **sized(convolution))(convolution)
 
 
 def named_padding(padding: str, weight: Tensor, dilation: Any) -> list[tuple[int, int]]:
@@ -111,7 +129,6 @@ def named_padding(padding: str, weight: Tensor, dilation: Any) -> list[tuple[int
     return [(total // 2, total - total // 2) for total in totals]
 
 
-@rules.vjp(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding, linear_in=LINEAR)
 def convolution_with_named_padding(
     g: Tensor, y: Tensor, input: Tensor, weight: Tensor, stride: Any, padding: str, dilation: Any, groups: int
 ) -> dict[str, Tensor]:
@@ -119,10 +136,14 @@ def convolution_with_named_padding(
     return through_convolution(g, input, weight, stride, named_padding(padding, weight, dilation), dilation, groups)
 
 
+rules.vjp(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding, **sized(convolution_with_named_padding))(
+    convolution_with_named_padding
+)
+
+
 # --- transposed convolution -------------------------------------------------------------------------------------------
 
 
-@rules.vjp(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input, linear_in=LINEAR)
 def transposed_convolution(
     g: Tensor, y: Tensor, input: Tensor, weight: Tensor, stride: Any, padding: Any, groups: int, dilation: Any
 ) -> dict[str, Tensor]:
@@ -141,7 +162,14 @@ def transposed_convolution(
     }
 
 
-@rules.vjp(aten.convolution.default, linear_in=LINEAR)
+rules.vjp(
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    **sized(transposed_convolution),
+)(transposed_convolution)
+
+
 def any_convolution(
     g: Tensor,
     y: Tensor,
@@ -157,3 +185,6 @@ def any_convolution(
     if transposed:
         return transposed_convolution(g, y, input, weight, stride, padding, groups, dilation)
     return convolution(g, y, input, weight, stride, padding, dilation, groups)
+
+
+rules.vjp(aten.convolution.default, **sized(any_convolution))(any_convolution)

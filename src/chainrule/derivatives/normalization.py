@@ -97,20 +97,36 @@ def _from(layout_of: Callable[..., Layout]) -> dict[str, Any]:
 
 
 def _bound(layout_of: Callable[..., Layout]) -> Callable[..., Mapping[str, Any]]:
-    """All signs made +. x − μ cancels where the mean is large, so x̂ is rounded in units of r (|x| + mean |x|)."""
+    """How the terms of a gradient, each taken absolutely, are rounded.
+
+    x − μ cancels where the mean is large, so x̂ is rounded in units of `size` = r (|x| + |μ|), all of a row alike as far
+    as μ is. A sum is rounded like √Σ(term)², since rounding errors do not conspire.
+    """
 
     def bound(g: Any, y: Any, **arguments: Any) -> Mapping[str, Any]:
         layout, x, weight = call_by_name(layout_of, arguments), arguments["input"], arguments["weight"]
         view, dims, shape, stored = layout
-        _, r = _standardized(x, arguments["eps"], layout)
-        g, size = (g[0] if isinstance(g, tuple) else g).abs().reshape(view), x.abs().reshape(view)
-        size = (size + (size.mean(dims, keepdim=True) if stored is None else stored[0].abs().reshape(shape))) * r
-        dx = times(g, None if weight is None else weight.abs().reshape(shape))
+        xhat, r = _standardized(x, arguments["eps"], layout)
+        g = (g[0] if isinstance(g, tuple) else g).reshape(view)
+        shift = (x.reshape(view) - xhat / r).abs() * r
+        size, gx = xhat.abs() + 2 * shift, times(g, None if weight is None else weight.reshape(shape))
+        dx = gx.abs()
         if stored is None:
-            dx = dx + dx.mean(dims, keepdim=True) + size * (dx * size).mean(dims, keepdim=True)
-        return {"input": (dx * r).reshape(x.shape), **through_affine(g, size, weight, arguments["bias"], shape)}
+            means, rounding = zip(*(_mean(part, dims) for part in (gx, gx * xhat, gx * size)), strict=True)
+            dx = dx + means[0] + rounding[0] + size * (means[1] + rounding[1])
+            dx = dx + xhat.abs() * (shift * means[0] + rounding[2])
+        total = through_affine(g, xhat, weight, arguments["bias"], shape)
+        squares = through_affine(g.square(), size.square(), weight, arguments["bias"], shape)
+        of_affine = {name: total[name].abs() + squares[name].sqrt() for name in total}
+        return {"input": (dx * r).reshape(x.shape), **of_affine}
 
     return bound
+
+
+def _mean(x: Tensor, dims: Dims) -> tuple[Tensor, Tensor]:
+    """|mean| and the size of its rounding, √(mean x² / n)."""
+    n = math.prod(x.shape[d] for d in dims)
+    return x.mean(dims, keepdim=True).abs(), (x.square().mean(dims, keepdim=True) / max(n, 1)).sqrt()
 
 
 def _jvp(layout_of: Callable[..., Layout]) -> Callable[..., Any]:
@@ -188,8 +204,9 @@ def _rms_norm_bound(
 ) -> dict[str, Tensor]:
     dims = last(normalized_shape)
     r = inverse_rms(input, dims, eps)
-    size, dx = input.abs() * r, times(g, weight).abs()
-    return {"input": (dx + size * (dx * size).mean(dims, keepdim=True)) * r, "weight": g.abs() * size}
+    xhat, gx = input * r, times(g, weight)
+    mean, rounding = _mean(gx * xhat, dims)
+    return {"input": (gx.abs() + xhat.abs() * (mean + rounding)) * r, "weight": (g * xhat).abs()}
 
 
 def _rms_norm_jvp(

@@ -64,15 +64,14 @@ def back_layer(
         to_x.append(da_x)
         to_h.append(da_h)
     dx_TBA, dh_TBA = torch.stack(to_x[::-1]), torch.stack(to_h[::-1])
-    gradients = [outer(dx_TBA, x_TBI), outer(dh_TBA, before_TBH)]
-    if b_ih is not None:
-        gradients += [dx_TBA.sum((0, 1)), dh_TBA.sum((0, 1))]
-    return dx_TBA @ w_ih, d, gradients
+    return dx_TBA @ w_ih, d, weight_gradients(dx_TBA, dh_TBA, x_TBI, before_TBH, b_ih)
 
 
-def outer(a_TBA: Tensor, x_TBI: Tensor) -> Tensor:
-    """Σ over steps and batch of aᵀ x."""
-    return a_TBA.flatten(0, 1).mT @ x_TBI.flatten(0, 1)
+def weight_gradients(dx_TBA: Tensor, dh_TBA: Tensor, x_TBI: Tensor, h_TBH: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """Σ over steps and batch of (dL/da_x)ᵀ x, (dL/da_h)ᵀ h and, with biases, of dL/da_x and dL/da_h themselves."""
+    dx, dh = dx_TBA.flatten(0, 1), dh_TBA.flatten(0, 1)
+    gradients = [dx.mT @ x_TBI.flatten(0, 1), dh.mT @ h_TBH.flatten(0, 1)]
+    return gradients if bias is None else [*gradients, dx.sum(0), dh.sum(0)]
 
 
 # --- layers and directions --------------------------------------------------------------------------------------------
@@ -101,7 +100,13 @@ def run_network(x_TBI: Tensor, first: State, weights: list[Weights], step: Any, 
 
 
 def back_network(
-    g_TBH: Tensor, d: Sequence[Tensor], weights: list[Weights], runs: Any, back: Any, bidirectional: bool
+    g_TBH: Tensor,
+    d: Sequence[Tensor],
+    weights: list[Weights],
+    runs: Any,
+    back: Any,
+    bidirectional: bool,
+    layer: Any = back_layer,
 ) -> Any:
     """dL/dx, dL/d(first states), gradients of all weights; d holds dL/d(last states)."""
     directions, states, gradients = 2 if bidirectional else 1, [], []
@@ -111,7 +116,7 @@ def back_network(
             g = g_TBH.chunk(directions, -1)[way]
             x, trace = runs[k + way]
             state = tuple(part[k + way] for part in d)
-            dx, state, found = back_layer(g.flip(0) if way else g, state, x, weights[k + way], trace, back)
+            dx, state, found = layer(g.flip(0) if way else g, state, x, weights[k + way], trace, back)
             dx_TBI = dx_TBI + (dx.flip(0) if way else dx)
             states.append(state)
             gradients.append(found)
@@ -159,20 +164,48 @@ def refuse_hidden(
         )
 
 
-def _network_bound(step: Any, back: Any) -> Callable[..., Mapping[str, Any]]:
-    """The backward pass over absolute values of all that forward left."""
+def _bound_layer(g_TBH: Tensor, d: State, x_TBI: Tensor, weights: Weights, trace: Any, back: Any) -> Any:
+    """As `back_layer` with every sign made +, but only within a step: what arrives at a step is the true dL/dh.
 
+    Made + along all the steps, the bound would grow like (Σ |W_hh|)^T, while the rounding of a step travels to the earlier
+    ones as the gradient itself does.
+    """
+    w_ih, w_hh, b_ih, _ = absolute(weights)
+    before_TBH, kept = trace
+    size, to_x, to_h = absolute(d), [], []
+    for g, needs in zip(reversed(g_TBH.unbind()), reversed(kept), strict=True):
+        size_x, size_h, _ = back((size[0] + g.abs(), *size[1:]), absolute(needs))
+        _, da_h, direct = back((d[0] + g, *d[1:]), needs)
+        d = (direct[0] + da_h @ weights[1], *direct[1:])
+        size = (direct[0].abs() + da_h.abs() @ w_hh, *absolute(direct[1:]))
+        to_x.append(size_x)
+        to_h.append(size_h)
+    dx_TBA, dh_TBA = torch.stack(to_x[::-1]), torch.stack(to_h[::-1])
+    return dx_TBA @ w_ih, size, weight_gradients(dx_TBA, dh_TBA, x_TBI.abs(), before_TBH.abs(), b_ih)
+
+
+def _network_bound(step: Any, back: Any) -> Callable[..., Mapping[str, Any]]:
     def bound(
         g: Any, y: Any, input: Tensor, hx: Any, params: Any, has_biases: bool, bidirectional: bool, batch_first: bool
     ) -> Mapping[str, Any]:
-        x_TBI, g_TBH = (t.transpose(0, 1) if batch_first else t for t in (input, g[0].abs()))
-        weights = per_direction(params, has_biases)
-        first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        weights, first = per_direction(params, has_biases), (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        x_TBI, g_TBH = (t.transpose(0, 1) if batch_first else t for t in (input, g[0]))
         runs, _, _ = run_network(x_TBI, first, weights, step, bidirectional)
-        sizes, d = [absolute(one) for one in weights], [part.abs() for part in g[1:]]
-        dx, states, found = back_network(g_TBH, d, sizes, absolute(runs), back, bidirectional)
-        of_state = states[0] if isinstance(hx, Tensor) else states
-        return {"input": dx.transpose(0, 1) if batch_first else dx, "hx": of_state, "params": found}
+        bounds = []
+
+        def layer(*arguments: Any) -> Any:
+            bounds.append(_bound_layer(*arguments))
+            return back_layer(*arguments)
+
+        back_network(g_TBH, g[1:], weights, runs, back, bidirectional, layer)
+        bounds = bounds[::-1]  # as the layers and directions stand
+        dx_TBI = bounds[0][0] + bounds[1][0].flip(0) if bidirectional else bounds[0][0]
+        states = [torch.stack(part) for part in zip(*(state for _, state, _ in bounds), strict=True)]
+        return {
+            "input": dx_TBI.transpose(0, 1) if batch_first else dx_TBI,
+            "hx": states[0] if isinstance(hx, Tensor) else states,
+            "params": [part for _, _, parts in bounds for part in parts],
+        }
 
     return bound
 
