@@ -10,11 +10,14 @@ from torch import nn
 
 import chainrule as cr
 from chainrule import cli
+from chainrule.checks.gradient import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRANSCRIPTS = re.findall(r"```console\n\$ chainrule (.*?[^\\])\n(.*?)```", README, flags=re.DOTALL)
-MEASURED = r"[-+]?\d+(\.\d+)+(e[-+]?\d+)?|[-+]?\d+e[-+]\d+|\d+(?= (s|min)\b)|\+cpu|\+cu\d+"  # differs between machines
+MEASURED = (
+    r"<?[-+]?\d+(\.\d+)+(e[-+]?\d+)?|[-+]?\d+e[-+]\d+|\d+(?= (s|min)\b)|\+cpu|\+cu\d+"  # differs between machines
+)
 
 
 def without_measurements(text):
@@ -60,3 +63,11 @@ def test_every_command_of_the_front_page_exists():
     named = set(re.findall(r"`chainrule (\w+)", README)) | set(re.findall(r"chainrule (train)", README))
 
     assert set() == named - {command.__name__ for command in cli.COMMANDS}
+
+
+def test_the_stages_of_the_documentation_are_those_that_run():
+    described = re.findall(
+        r"^\| (\d\w? [\w ]+?) \|", (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+
+    assert list(STAGES) == described

@@ -15,7 +15,9 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.42 s`, `14 s`, `2 min 23 s`."""
+    """`<0.01 s`, `0.42 s`, `14 s`, `2 min 23 s`."""
+    if 0 < seconds < 0.01:
+        return "<0.01 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
