@@ -58,6 +58,11 @@ class Subject:
             for path, leaf in self.exact.parameters.items()
         }
 
+    def keep_gradients_only(self) -> None:
+        """Let go of the adjoints of everything but leaves: gigabytes, in a large model, that no later stage reads."""
+        leaves = {Ref(leaf.name) for leaf in self.exact.leaves.values()}
+        self.__dict__["adjoints"] = {ref: adjoint for ref, adjoint in self.adjoints.items() if ref in leaves}
+
     @property
     def loss(self) -> float:
         """The loss in float64."""

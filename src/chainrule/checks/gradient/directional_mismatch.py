@@ -35,7 +35,7 @@ from chainrule.numdiff.steps import rms
 from chainrule.tolerance import REQUIRED_RESOLUTION, numerical_limit
 
 NAME = "directional-mismatch"
-STEP = 0.005  # all parameters move at once, so a shorter step than for one entry, and order 6 is enough
+STEP = 0.002  # all parameters move at once, so a shorter step than for one entry, and order 6 is enough
 SMALLEST_SCALE = 1e-3  # a parameter that is zero still moves
 
 
@@ -67,7 +67,7 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
 
 
 def _slope(subject: Subject, direction: Mapping[str, Tensor], noise: float, size: float, claimed: float) -> Estimate:
-    """Order 6 at h = 0.005 of each parameter's rms; a shorter step where the loss bends too much for that.
+    """Order 6 at h = 0.002 of each parameter's rms; a shorter step where the loss bends too much for that.
 
     |D6 - D4| is small by accident where the two err alike, as along a layer norm of four features. So an estimate that
     disagrees is not believed before a step an eighth as long has said the same.

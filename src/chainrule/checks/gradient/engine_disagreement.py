@@ -33,6 +33,7 @@ def check(subject: Subject) -> tuple[StageResult, list[Finding]]:
     start = time.perf_counter()
     _, theirs = autograd_value_and_grad(subject.exact)
     compared = list(agreements(subject.exact, subject.values, subject.adjoints, theirs))
+    subject.keep_gradients_only()
     wrong = [agreement for agreement in compared if not agreement.ok]
     entries = sum(agreement.entries for agreement in compared)
     worst = max((agreement.relative for agreement in compared if agreement.ok and agreement.norm), default=0.0)
