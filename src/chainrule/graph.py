@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -153,7 +153,7 @@ def op_name(op: OpOverload) -> str:
     return str(op).split(".")[1].lstrip("_")
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_defaults(op: OpOverload) -> tuple[tuple[str, Any], ...]:
     """(name, default) of each argument of the op, in schema order; `...` (Ellipsis) where there is no default."""
     return tuple((a.name, a.default_value if a.has_default_value() else ...) for a in op._schema.arguments)

@@ -28,6 +28,9 @@ PRODUCTS = {
 }
 
 
+FEW_ROWS = 4  # so many times more lines in a chunk: measured, at 8 to 16 tokens
+
+
 class EntryLines:
     """Lines along entries of one value of the graph, a parameter as a rule, given by their flat indices.
 
@@ -44,13 +47,15 @@ class EntryLines:
         structured = self.user is not None and (self.is_product or self.is_look_up)
         self.start = Ref(self.user.name) if self.user is not None and structured else ref
         self.lines = LossLines(graph, (self.start,), base, frozen=frozen)
+        self.moves_few_rows = ref.name not in graph.leaves
         self.reason = self._reason()
         self._prepared: tuple[int, Lines] | None = None
 
     @property
     def widest(self) -> int:
-        """Entries of the largest tensor that one line has to make."""
-        return max(self.lines.widest, int(value_of(self.start, self.base).numel()))
+        """Entries of the largest tensor that one line has to make; an entry of an activation moves few of its rows."""
+        widest = max(self.lines.widest, int(value_of(self.start, self.base).numel()))
+        return -(-widest // FEW_ROWS) if self.moves_few_rows else widest
 
     def runs(self, indices: Tensor) -> Iterator[tuple[Tensor, int | None]]:
         """Positions in `indices`, and the column of y that all of them move if they are more than that has rows."""

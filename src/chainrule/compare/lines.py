@@ -20,6 +20,7 @@ from chainrule.autodiff.reverse import output_refs
 from chainrule.compare.batched import Forms, no_vmap_fallback
 from chainrule.compare.linear_region import LinearStep, linear_step
 from chainrule.compare.pencil import Pencil, find_pencils, mixed
+from chainrule.compare.rows import Rows, moving_rows
 from chainrule.compare.suffix import Suffix, dependents
 from chainrule.graph import Graph, Node, Ref, Value
 from chainrule.numdiff.noise import measure_noise
@@ -44,8 +45,13 @@ class LossLines:
         still_linear = {ref for step in self.linear for ref in output_refs(step.node)} | set(moved)
         used = {ref for node in curved for ref in node.refs()} | {graph.output}
         self.meeting = tuple(sorted(still_linear & used, key=str))
+        self._leaves = frozenset(graph.leaves)
         self.pencils = find_pencils(curved, frozenset(still_linear), base)
         self._suffix = Suffix(_without(curved, self.pencils), graph.output, base, frozen=frozen)
+
+    def moving_rows(self, ref: Ref, tangent_C: Tensor) -> Rows | None:
+        """The rows of an activation in which the lines move it, if they are not all; no others need be computed."""
+        return None if ref.name in self._leaves or ref.index is not None else moving_rows(tangent_C)
 
     @property
     def widest(self) -> int:
@@ -65,9 +71,9 @@ class LossLines:
             tangents.update(_all_tangents(step, tangents))
         return Lines(self, {ref: tangents[ref] for ref in self.meeting})
 
-    def losses(self, given: Mapping[Ref, Tensor], forms: Forms | None) -> Tensor:
+    def losses(self, given: Mapping[Ref, Tensor], forms: Forms | None, rows: Mapping[Ref, Rows]) -> Tensor:
         """Losses (N,) for N values each of what the curved region is given."""
-        return self._suffix.losses(given, forms)
+        return self._suffix.losses(given, forms, rows)
 
 
 class Lines:
@@ -75,8 +81,15 @@ class Lines:
 
     def __init__(self, owner: LossLines, tangents: Mapping[Ref, Tensor]) -> None:
         self._owner = owner
-        self._tangents = tangents
-        self._pencils = {pencil: pencil.prepare(tangents[pencil.input]) for pencil in owner.pencils}
+        self._rows = {ref: rows for ref, tangent in tangents.items() if (rows := owner.moving_rows(ref, tangent))}
+        self._tangents = {ref: self._narrowed(ref, tangent) for ref, tangent in tangents.items()}
+        for pencil in owner.pencils:
+            for user in pencil.users:
+                if pencil.input in self._rows:
+                    self._rows[Ref(user.name)] = self._rows[pencil.input]
+        self._pencils = [
+            pencil.prepare(self._tangents[pencil.input], self._rows.get(pencil.input)) for pencil in owner.pencils
+        ]
 
     def line(self, mix_KC: Tensor | None = None, forms: Forms | None = None) -> Line:
         """The loss along K lines, line k in direction Σ_c mix[k, c] basis_c; without mix, along the basis itself.
@@ -86,8 +99,7 @@ class Lines:
 
         def losses(offsets: Tensor) -> Tensor:
             t_SK = offsets if offsets.dim() == 2 else offsets[:, None]
-            given = self._given(t_SK, mix_KC)
-            losses = self._owner.losses(given, forms)
+            losses = self._owner.losses(self._given(t_SK, mix_KC), forms, self._rows)
             return (losses if losses.dim() else losses.expand(offsets.numel())).reshape(offsets.shape)
 
         return losses
@@ -97,11 +109,16 @@ class Lines:
         for ref, tangent_C in self._tangents.items():
             tangent_K = mixed(mix_KC, tangent_C)
             base = value_of(ref, self._owner.base)
+            still = self._rows[ref].of(base) if ref in self._rows else base
             t = t_SK.reshape(*t_SK.shape, *[1] * base.dim())
-            given[ref] = (base + t * tangent_K).flatten(0, 1)
-        for prepared in self._pencils.values():
+            given[ref] = (still + t * tangent_K).flatten(0, 1)
+        for prepared in self._pencils:
             given.update(prepared.outputs(t_SK, mix_KC))
         return given
+
+    def _narrowed(self, ref: Ref, tangent_C: Tensor) -> Tensor:
+        rows = self._rows.get(ref)
+        return tangent_C if rows is None else rows.at(rows.dim + 1).of(tangent_C)
 
 
 def split(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from chainrule.autodiff.evaluate import value_of
+from chainrule.compare.rows import Rows
 from chainrule.graph import Node, Ref, Value
 
 aten = torch.ops.aten
@@ -43,9 +44,10 @@ class Pencil:
         """Names of the nodes that need not be run any more."""
         return frozenset({self.norm.name, *(user.name for user in self.users)})
 
-    def prepare(self, tangent_C: Tensor) -> PreparedPencil:
-        """The products with the basis tangents (C, ..., D)."""
+    def prepare(self, tangent_C: Tensor, rows: Rows | None = None) -> PreparedPencil:
+        """The products with the basis tangents (C, ..., D), which hold `rows` alone if these are given."""
         x = value_of(self.input, self.base)
+        x = x if rows is None else rows.of(x)
         centred, moving = (part - part.mean(dim=-1, keepdim=True) for part in (x, tangent_C))
         gain, shift = (_constant(self.norm, name, self.base) for name in ("weight", "bias"))
         products = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -78,18 +79,26 @@ class _Sums:
             sums.pop(ref, None)
 
 
-def residuals(graph: Graph, values: Mapping[str, Value], recorded: Mapping[Ref, Tensor]) -> Iterator[Residual]:
+def residuals(
+    graph: Graph,
+    values: Mapping[str, Value],
+    recorded: Mapping[Ref, Tensor],
+    given: Mapping[Ref, Tensor] = MappingProxyType({}),
+) -> Iterator[Residual]:
     """One `Residual` for every value whose adjoint was recorded, from the loss down to the leaves.
 
     graph, values  of the recorded run, in the user's dtypes
     recorded       adjoints that the user's backward produced; a value without one (inside a custom Function, say) gets the
                    chain rule's, so that the next recorded value below it answers for the whole stretch
+    given          what reaches a value from outside the graph: from a custom Function whose forward is opaque
     """
     # A value that the user's backward reached counts too, be it behind an op whose derivative is zero (straight-through).
     active = active_values(graph) | recorded.keys()
     sums = _Sums(graph)
     sums.expected[graph.output] = sums.bound[graph.output] = torch.ones((), dtype=torch.float64)
     sums.stock[graph.output] = torch.ones_like(value_of(graph.output, values))
+    for ref, share in given.items():
+        sums.expected[ref], sums.bound[ref], sums.stock[ref] = double(share), double(share).abs(), share
     with torch.no_grad():
         for node in reversed(graph.nodes):
             refs = [ref for ref in output_refs(node) if ref in sums.expected or ref in recorded]

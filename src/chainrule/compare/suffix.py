@@ -14,6 +14,7 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import run_node, value_of
 from chainrule.autodiff.reverse import output_refs
 from chainrule.compare.batched import Forms, run_batched
+from chainrule.compare.rows import Rows, run_rows, widen
 from chainrule.derivatives import FLAT
 from chainrule.graph import Graph, Node, Ref, Spec, Value
 
@@ -38,16 +39,35 @@ class Suffix:
                 values[node.name] = run_node(node, values, at)
         return value_of(self.output, values)  # type: ignore[no-any-return]
 
-    def losses(self, given: Mapping[Ref, Tensor], forms: Forms | None = None) -> Tensor:
-        """The losses (N,) of N perturbations at a time: each given value has a leading dimension N."""
+    def losses(
+        self, given: Mapping[Ref, Tensor], forms: Forms | None = None, rows: Mapping[Ref, Rows] | None = None
+    ) -> Tensor:
+        """The losses (N,) of N perturbations at a time: each given value has a leading dimension N.
+
+        rows  of the given values that hold but the rows that move, which those are
+        """
+        rows = rows or {}
+        if forms is not None:
+            given = {ref: self._whole(ref, value, rows.get(ref)) for ref, value in given.items()}
+            rows = {}
         values = with_values(self.base, given)
-        many = set(given)
+        many: dict[Ref, Rows | None] = {ref: rows.get(ref) for ref in given}
         at = self.base if self.frozen else None
         with torch.no_grad():
             for node in self.nodes:
-                values[node.name] = run_batched(node, values, frozenset(many), at, forms)
-                many.update(output_refs(node))
+                held = None
+                if any(many.get(ref) for ref in node.refs()):
+                    values[node.name], held = run_rows(node, values, many, self.base, at)
+                else:
+                    values[node.name] = run_batched(node, values, frozenset(many), at, forms)
+                many.update(dict.fromkeys(output_refs(node), held))
         return value_of(self.output, values)  # type: ignore[no-any-return]
+
+    def _whole(self, ref: Ref, value: Tensor, rows: Rows | None) -> Tensor:
+        if rows is None:
+            return value
+        still = value_of(ref, self.base)
+        return widen(value, rows, Rows(rows.dim, 0, still.shape[rows.dim]), still.to(value.dtype))
 
 
 def suffix_of(graph: Graph, moved: tuple[Ref, ...], base: Mapping[str, Value], *, frozen: bool = True) -> Suffix:

@@ -91,9 +91,10 @@ def numerical_at_waist(
 
 
 def choose_waist(graph: Graph, weight: Ref, base: Mapping[str, Value]) -> Waist:
-    """The smallest value that all of the weight's influence passes and that is linear in it; of equals the first.
+    """The smallest value that all of the weight's influence passes and that is linear in it; of equals the last.
 
-    What lies behind costs the same for each of them: moves pass the rest of the linear region as they are, once.
+    The last, because an entry of the residual stream moves one token alone until the next attention mixes them, while an
+    entry of the values moves all later tokens at once.
     """
     region = LossLines(graph, (weight,), base).linear
     size = value_of(weight, base).numel()
@@ -108,7 +109,7 @@ def choose_waist(graph: Graph, weight: Ref, base: Mapping[str, Value]) -> Waist:
         steps.append(step)
         known.add(outputs[0])
         count = value_of(outputs[0], base).numel()
-        if count < fewest and _all_pass(graph, weight, outputs[0]):
+        if count <= fewest and count < size and _all_pass(graph, weight, outputs[0]):
             fewest = count
             reason = f"{count:,} differences at the waist {outputs[0]} ({step.node.where}) in place of {size:,}"
             best = Waist(outputs[0], tuple(steps), reason)

@@ -46,8 +46,8 @@ def standardize(x: Tensor, dims: Dims, eps: float) -> tuple[Tensor, Tensor]:
 
 def project(gx: Tensor, xhat: Tensor, r: Tensor, dims: Dims) -> Tensor:
     """r (ĝ − mean ĝ − x̂·mean(ĝ x̂)): vjp and jvp of x -> x̂."""
-    along_xhat = xhat * (gx * xhat).mean(dims, keepdim=True)
-    return (gx - gx.mean(dims, keepdim=True)).sub_(along_xhat).mul_(r)
+    slope = (gx * xhat).mean(dims, keepdim=True)
+    return (gx - gx.mean(dims, keepdim=True)).addcmul_(xhat, slope, value=-1).mul_(r)
 
 
 def times(x: Tensor, weight: Tensor | None) -> Tensor:

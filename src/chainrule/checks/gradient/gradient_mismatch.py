@@ -40,12 +40,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import promote
 from chainrule.capture.tape import Tape, record
+from chainrule.capture.tape_functions import Application
 from chainrule.checks.subject import Subject, line_of
 from chainrule.compare.blame import guilty, numerical_entry
 from chainrule.compare.pattern import constant_ratio, hints
@@ -77,13 +79,19 @@ def check_in_own_dtype(subject: Subject) -> tuple[StageResult, list[Finding]]:
     """Stage 3: the user's own backward as it runs in training, in the user's dtype."""
     start = time.perf_counter()
     tape = record(subject.setup.model, subject.setup.loss, subject.batch)
-    return _stage("3 eager backward", subject, tape, start)
+    stage, findings = _stage("3 eager backward", subject, tape, start)
+    unseen = [_unseen(application, subject) for application in tape.applications if application.opaque]
+    if unseen and stage.verdict == "pass":
+        stage = replace(stage, verdict="unresolved", summary=f"{stage.summary}, but {len(unseen)} cannot be seen")
+    return stage, [*findings, *unseen]
 
 
 def _stage(name: str, subject: Subject, tape: Tape, start: float) -> tuple[StageResult, list[Finding]]:
     wrong: list[Residual] = []
     seen, resolution = 0, 0.0
-    for residual in residuals(tape.graph, tape.values, tape.adjoints):
+    opaque = (application.gradients for application in tape.applications if application.opaque)
+    given = {ref: gradient for gradients in opaque for ref, gradient in gradients.items()}
+    for residual in residuals(tape.graph, tape.values, tape.adjoints, given):
         seen += 1
         ok, sight = judge(residual)
         resolution = max(resolution, sight)
@@ -96,6 +104,23 @@ def _stage(name: str, subject: Subject, tape: Tape, start: float) -> tuple[Stage
         summary = f"{len(wrong)} of {seen:,} tensors of your own {'/'.join(dtypes)} run do not follow the chain rule"
     verdict: Verdict = "fail" if findings else "pass"
     return StageResult(name, verdict, summary, resolution, time.perf_counter() - start), findings
+
+
+def _unseen(application: Application, subject: Subject) -> Finding:
+    return Finding(
+        check=NAME,
+        severity="warning",
+        where=f"{application.stack[-1][0] if application.stack else ''}.{application.name}".removeprefix("."),
+        source=line_of(application.source),
+        message=f"the backward of {application.name} is not checked: its forward cannot be seen",
+        evidence={"function": application.name},
+        notes=(
+            "Its forward computes outside torch (NumPy, a compiled kernel). What its backward returns was taken as given; "
+            "check it alone by differences, or hand chainrule a forward in torch operations.",
+        ),
+        reproduce=subject.reproduce(NAME),
+        unresolved=True,
+    )
 
 
 def judge(residual: Residual) -> tuple[bool, float]:
