@@ -29,7 +29,9 @@ def test_a_plant_is_wrong_by_the_size_that_it_is_given(plant: Plant):
             assert plant.measured(torch.float64, size) == pytest.approx(size, rel=1e-6)
 
 
-@pytest.mark.parametrize("plant", {plant.module_path: plant for plant in PLANTS}.values(), ids=lambda p: p.module_path)
+@pytest.mark.parametrize(
+    "plant", list({plant.module_path: plant for plant in PLANTS}.values()), ids=lambda p: p.module_path
+)
 def test_a_twin_has_the_gradients_of_torchs_own_function(plant: Plant):
     twin, loss, batch = plant.twin(torch.float64)
     found = gradients(twin, loss, batch)
@@ -59,7 +61,7 @@ def in_turn() -> Iterator[ParameterSet]:
         yield pytest.param(plant, dtype, SMALLEST[dtype] if plant.scalable else None, id=f"{plant}-{dtype}")
 
 
-@pytest.mark.parametrize(("plant", "dtype", "size"), in_turn())
+@pytest.mark.parametrize(("plant", "dtype", "size"), list(in_turn()))
 def test_check_catches_a_planted_fault_and_names_its_module(plant: Plant, dtype: torch.dtype, size: float | None):
     model, loss, batch = plant.build(dtype, size)
     report = cr.check(cr.Setup(model, loss, [batch]))
@@ -75,7 +77,7 @@ def every_site() -> Iterator[ParameterSet]:
         yield pytest.param(plant, dtype, id=f"{plant.module_path}-{dtype}")
 
 
-@pytest.mark.parametrize(("plant", "dtype"), every_site())
+@pytest.mark.parametrize(("plant", "dtype"), list(every_site()))
 def test_check_says_nothing_on_a_correct_twin(plant: Plant, dtype: torch.dtype):
     model, loss, batch = plant.twin(dtype)
     report = cr.check(cr.Setup(model, loss, [batch]))
@@ -83,7 +85,9 @@ def test_check_says_nothing_on_a_correct_twin(plant: Plant, dtype: torch.dtype):
     assert "pass" == report.verdict
 
 
-@pytest.mark.parametrize("plant", {plant.module_path: plant for plant in PLANTS}.values(), ids=lambda p: p.module_path)
+@pytest.mark.parametrize(
+    "plant", list({plant.module_path: plant for plant in PLANTS}.values()), ids=lambda p: p.module_path
+)
 def test_check_says_nothing_on_a_twin_that_rounds_every_step_to_bfloat16(plant: Plant):
     model, loss, batch = plant.twin(torch.bfloat16, wide=False)
     report = cr.check(cr.Setup(model, loss, [batch]))
