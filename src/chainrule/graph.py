@@ -127,7 +127,9 @@ class Graph:
     output: Ref
     origin: Literal["export", "tape"] = "export"
     notes: tuple[str, ...] = ()
-    mutated: Mapping[str, Ref] = field(default_factory=dict)  # buffer path -> its new value, e.g. batch norm's running mean
+    mutated: Mapping[str, Ref] = field(
+        default_factory=dict
+    )  # buffer path -> its new value, e.g. batch norm's running mean
 
     @property
     def parameters(self) -> dict[str, Leaf]:
