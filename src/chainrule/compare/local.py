@@ -107,6 +107,7 @@ def _change_along(
     The outputs are subtracted before they are summed: a mask of -1e9 among them would drown all others in the sum.
     """
     base = {**arguments, "y": output}
+    gaps = [g is not None and bool((g == 0).any()) for g in _parts(cotangent)]
 
     def change(t: float) -> float:
         moved = {name: list(part) if isinstance(part, list) else part for name, part in arguments.items()}
@@ -117,10 +118,9 @@ def _change_along(
                 moved[name][index] = torch.add(arguments[name][index], tangent, alpha=t)
         outputs = run_op(node.op, moved) if rule.frozen is None else call_by_name(rule.frozen, moved, base)
         total = 0.0
-        for g, y, y0 in zip(_parts(cotangent), _parts(outputs), _parts(output), strict=True):
+        for g, gap, y, y0 in zip(_parts(cotangent), gaps, _parts(outputs), _parts(output), strict=True):
             if g is not None:
-                difference = y - y0
-                total += float((g * (difference.nan_to_num(0.0) if _has_gaps(g) else difference)).sum())
+                total += _inner(g, (y - y0).nan_to_num(0.0) if gap else y - y0)
         return total
 
     return change
@@ -169,7 +169,7 @@ def _least_noise(cotangent: Any, output: Value) -> float:
     square = 0.0
     for g, y in zip(_parts(cotangent), _parts(output), strict=True):
         if g is not None:
-            square += float((g * (y.masked_fill(g == 0, 0) if _has_gaps(g) else y)).square().sum())
+            square += float((g * y.masked_fill(g == 0, 0)).square().sum())
     return UNIT * math.sqrt(square)
 
 
@@ -186,8 +186,11 @@ def _cotangent(output: Value, generator: torch.Generator) -> Any:
     return g.masked_fill(~(size < MASK * max(1.0, rms(size[size < MASK]))), 0)
 
 
-def _has_gaps(g: Tensor) -> bool:
-    return bool((g == 0).any())
+def _inner(g: Tensor, y: Tensor) -> float:
+    """<g, y>, in one pass over memory where the two are laid out alike."""
+    if g.is_contiguous() and y.is_contiguous():
+        return float(torch.dot(g.view(-1), y.view(-1)))
+    return float((g * y).sum())
 
 
 def _gradient(gradients: Mapping[str, Any], place: Place, argument: Tensor) -> Tensor | None:
