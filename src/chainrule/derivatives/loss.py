@@ -205,7 +205,11 @@ def _kl_bound(g: Tensor, y: Tensor, self: Tensor, target: Tensor, reduction: int
     return {"self": g * p, "target": g * (p * slope if log_target else slope)}
 
 
-@termwise(aten.kl_div.default, abs_bound=_kl_bound)
+def _kl_domain(target: Tensor, log_target: bool) -> Tensor:
+    return torch.ones_like(target, dtype=torch.bool) if log_target else target > 0
+
+
+@termwise(aten.kl_div.default, abs_bound=_kl_bound, domain=_kl_domain)
 def kl_div(g: Tensor, y: Tensor, self: Tensor, target: Tensor, reduction: int, log_target: bool) -> Gradients:
     """ℓ = t (log t − x),  x = self, a log probability            dℓ/dx = −t            dℓ/dt = log t + 1 − x
 
@@ -238,7 +242,11 @@ def _poisson_bound(
     return {"input": g * slope, "target": g * of_target}
 
 
-@termwise(aten.poisson_nll_loss.default, frozen=_poisson_frozen, abs_bound=_poisson_bound)
+def _poisson_domain(input: Tensor, log_input: bool, eps: float) -> Tensor:
+    return torch.ones_like(input, dtype=torch.bool) if log_input else input + eps > 0
+
+
+@termwise(aten.poisson_nll_loss.default, frozen=_poisson_frozen, abs_bound=_poisson_bound, domain=_poisson_domain)
 def poisson_nll_loss(
     g: Tensor, y: Tensor, input: Tensor, target: Tensor, log_input: bool, full: bool, eps: float, reduction: int
 ) -> Gradients:
