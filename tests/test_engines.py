@@ -88,3 +88,16 @@ def test_batch_norms_running_statistics_move_as_in_forward():
 
     for (name, expected), actual in zip(theirs.named_buffers(), ours.buffers(), strict=True):
         torch.testing.assert_close(actual, expected, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # of torch.compile's own imports
+def test_a_compiled_model_gets_its_gradients_under_its_own_names():
+    model = nn.Linear(5, 3).double()
+    batch = (torch.randn(4, 5).double(), torch.tensor([0, 1, 2, 0]))
+
+    chain_rule_engine()(torch.compile(model), class_loss, batch)
+    ours = model.weight.grad.clone()
+    model.zero_grad()
+    autograd(model, class_loss, batch)
+
+    torch.testing.assert_close(ours, model.weight.grad)

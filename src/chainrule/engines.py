@@ -37,6 +37,9 @@ class GraphEngine:
 
     def __call__(self, model: nn.Module, loss: Loss, batch: Any) -> Tensor:
         """Add dL/dp to each parameter's `.grad`, update the buffers that forward updates, and return the loss."""
+        model = getattr(
+            model, "_orig_mod", model
+        )  # the graph names parameters as they are inside torch.compile's wrapper
         graph = self._graph(model, loss, batch)
         leaves = {**bind(graph, model, batch), **redraw(graph)}
         value, gradients = self._differentiate(graph, leaves)
