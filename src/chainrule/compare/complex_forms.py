@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.compare import batched
+from chainrule.compare import written_out
 from chainrule.errors import ChainruleError
 from chainrule.graph import Node, Value
 
@@ -65,8 +65,8 @@ def layer_norm(
     input: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float, **_: Any
 ) -> Tensor:
     """γ (x - μ) / √(σ² + eps) + β over the last dimensions."""
-    y = batched.normalised(input, range(-len(normalized_shape), 0), eps)
-    return batched.affine(y, weight, bias)
+    y = written_out.normalised(input, range(-len(normalized_shape), 0), eps)
+    return written_out.affine(y, weight, bias)
 
 
 def erf(self: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def convolution(convolve: Form, input: Tensor, weight: Tensor, bias: Tensor | No
 
 def attention(query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
     """Scaled dot-product attention, by complex softmax."""
-    return batched.attention(as_complex(query), as_complex(key), as_complex(value), **rest, softmax=softmax)
+    return written_out.attention(as_complex(query), as_complex(key), as_complex(value), **rest, softmax=softmax)
 
 
 def _reduced(losses: Tensor, reduction: int, count: Any) -> Tensor:
@@ -175,7 +175,7 @@ COMPLEX_FORMS: Mapping[Any, Form] = {
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax,
     aten.layer_norm.default: layer_norm,
-    aten._native_batch_norm_legit_functional.default: batched.batch_norm,
+    aten._native_batch_norm_legit_functional.default: written_out.batch_norm,
     aten.erf.default: erf,
     aten.gelu.default: gelu,
     aten.softplus.default: softplus,
@@ -188,8 +188,8 @@ COMPLEX_FORMS: Mapping[Any, Form] = {
     aten.scaled_dot_product_attention.default: attention,
     aten.conv1d.default: partial(convolution, aten.conv1d.default),
     aten.conv2d.default: partial(convolution, aten.conv2d.default),
-    aten.view.default: batched.reshaped,
-    aten._unsafe_view.default: batched.reshaped,
+    aten.view.default: written_out.reshaped,
+    aten._unsafe_view.default: written_out.reshaped,
 }
 
 # Ops with straight pieces: on a held branch, the `frozen` form of their rules is right for complex numbers.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chainrule.autodiff.evaluate import resolve, value_of
 from chainrule.autodiff.reverse import output_refs
-from chainrule.compare.batched import WRITTEN_OUT
+from chainrule.compare.written_out import WRITTEN_OUT
 from chainrule.derivatives import RULES
 from chainrule.graph import Node, Ref, Value, refs_in
 

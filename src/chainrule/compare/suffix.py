@@ -14,7 +14,8 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import run_node, value_of
 from chainrule.autodiff.reverse import output_refs
 from chainrule.compare.batched import Forms, run_batched
-from chainrule.compare.rows import Rows, run_rows, widen
+from chainrule.compare.narrow import run_rows
+from chainrule.compare.rows import Rows, widen
 from chainrule.derivatives import FLAT
 from chainrule.graph import Graph, Node, Ref, Spec, Value
 
