@@ -37,9 +37,8 @@ class GraphEngine:
 
     def __call__(self, model: nn.Module, loss: Loss, batch: Any) -> Tensor:
         """Add dL/dp to each parameter's `.grad`, update the buffers that forward updates, and return the loss."""
-        model = getattr(
-            model, "_orig_mod", model
-        )  # the graph names parameters as they are inside torch.compile's wrapper
+        # The graph names parameters as they are inside the wrapper that torch.compile puts around a model.
+        model = getattr(model, "_orig_mod", model)
         graph = self._graph(model, loss, batch)
         leaves = {**bind(graph, model, batch), **redraw(graph)}
         value, gradients = self._differentiate(graph, leaves)
