@@ -64,7 +64,7 @@ def plot(result: Sweep, height: int = 18) -> str:
             rows[y][x] = MARKS[method]
     lines = ["error"]
     for y, row in enumerate(rows):
-        lines.append(f"1e{top - y * (top - bottom) / height:+06.1f} |{'  '.join(row)}")
+        lines.append(f"{10 ** (top - y * (top - bottom) / height):8.0e} |{'  '.join(row)}")
     smallest, longest = min(result.h), max(result.h)
     width = 3 * len(columns) - 2
     lines.append(" " * 9 + "+" + "-" * width)
