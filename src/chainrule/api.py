@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,6 +23,7 @@ from chainrule.capture import promote
 from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
 from chainrule.checks.gradient import STAGES
+from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST, examine, summarised
 from chainrule.checks.subject import Check, Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
@@ -49,7 +53,7 @@ def check(
     """Prove the gradients of a training set-up, before compute is spent; see docs/gradients.md for how a verdict is reached.
 
     seed     of the random directions and cotangents; the report prints it
-    only     names of checks to run; all of them if empty
+    only     names of checks to run; if empty all of them but those that are dear (they compile or train)
     command  the command line that repeats this check, for the report
     announce called with the name of each stage before it runs, for a progress line
 
@@ -60,14 +64,19 @@ def check(
         raise SetupError(
             f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one"
         )
-    stages = _selected(only)
+    known = sorted(documented())
+    if unknown := sorted(set(only) - set(known)):
+        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
     with preserved(setup.model, setup.loss, setup.optimizer, generators=(setup.batches,)):
         batch = first_batch(setup)
         graph = capture(setup.model, setup.loss, batch)
         values = evaluate(graph)
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
-        results, findings = _run(stages, subject, announce)
+        results, findings = _run(_selected(only), subject, announce)
+        for result, found in _examine(only, subject, announce):
+            results.append(result)
+            findings += found
     return Report(
         findings=tuple(findings),
         stages=tuple(results),
@@ -81,6 +90,13 @@ def check(
         command=command,
         notes=graph.notes,
     )
+
+
+def documented() -> dict[str, ModuleType]:
+    """name -> the module of every check, whose docstring is its page."""
+    stages = {name: sys.modules[run.__module__] for name, run in STAGES.values()}
+    groups = [check for table in (CHECKS, JUDGES, ON_REQUEST) for checks in table.values() for check in checks]
+    return stages | {check.NAME: cast(ModuleType, check) for check in groups}
 
 
 def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
@@ -147,9 +163,6 @@ def _few(batch: Batch) -> dict[str, Any]:
 
 
 def _selected(only: Collection[str]) -> Mapping[str, tuple[str, Check]]:
-    known = {name for name, _ in STAGES.values()}
-    if unknown := sorted(set(only) - known):
-        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(sorted(known))}")
     return {stage: (name, run) for stage, (name, run) in STAGES.items() if not only or name in only}
 
 
@@ -171,6 +184,18 @@ def _run(
         if result.verdict == "fail":
             failed = name
     return results, findings
+
+
+def _examine(
+    only: Collection[str], subject: Subject, announce: Callable[[str], None]
+) -> Iterator[tuple[StageResult, list[Finding]]]:
+    """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
+    for group in dict.fromkeys([*CHECKS, *ON_REQUEST]):
+        wanted = [check for check in CHECKS.get(group, ()) if not only or check.NAME in only]
+        wanted += [check for check in ON_REQUEST.get(group, ()) if check.NAME in only]
+        if wanted:
+            announce(group)
+            yield summarised(group, partial(examine, wanted, subject))
 
 
 def _known(finding: Finding, findings: list[Finding]) -> bool:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 
 from rich.console import Console
 
@@ -77,7 +77,9 @@ def why(name: str = "", /) -> int:
     name
         The check's name, as a report prints it in brackets; without it all checks are listed.
     """
-    documented = {name: inspect.getdoc(module) or "" for name, module in _checks().items()}
+    from chainrule import api
+
+    documented = {name: inspect.getdoc(module) or "" for name, module in api.documented().items()}
     if not name:
         for known in sorted(documented):
             print(documented[known].splitlines()[0])
@@ -113,10 +115,3 @@ def rules(contains: str = "", /) -> int:
         print(f"{family}\n" + "\n".join(sorted(families[family])) + "\n")
     print(f"{sum(map(len, families.values()))} rules")
     return 0
-
-
-def _checks() -> dict[str, ModuleType]:
-    """name -> the module of each check, whose docstring is its documentation."""
-    from chainrule.checks.gradient import STAGES
-
-    return {name: sys.modules[run.__module__] for name, run in STAGES.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 Severity = Literal["error", "warning", "info"]
 Verdict = Literal["pass", "fail", "unresolved"]
@@ -62,6 +62,17 @@ class StageResult:
     summary: str
     resolution: float | None = None
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Why a check could not be made here, as a clause for the report: "the model takes no sequence"."""
+
+    reason: str
+
+
+# What a check that is no gradient stage returns.
+Outcome: TypeAlias = list[Finding] | NotRun
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:

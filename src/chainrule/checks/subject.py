@@ -13,6 +13,7 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import evaluate, loss_of
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import promote
+from chainrule.checks.passes import ModelCall, call_of
 from chainrule.errors import SetupError
 from chainrule.finding import Finding, Line, StageResult
 from chainrule.graph import Graph, Ref, Source, Value
@@ -34,6 +35,11 @@ class Subject:
     graph: Graph
     seed: int = 0
     command: str = ""
+
+    @cached_property
+    def call(self) -> ModelCall | None:
+        """How the loss first calls the model on this batch; None if it does not call it as a whole."""
+        return call_of(self.setup.model, self.setup.loss, self.batch, seed=self.seed)
 
     @cached_property
     def exact(self) -> Graph:

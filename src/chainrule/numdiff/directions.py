@@ -11,7 +11,7 @@ One direction alone proves next to nothing (k = 1: factor 798 at 99.9 %); k = 8 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +52,17 @@ def gaussian_directions(
     """One direction over all tensors jointly: independent normal entries, those of tensor `name` times scales[name]."""
     direction = {}
     for name, tensor in tensors.items():
-        draw = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        direction[name] = draw * (1.0 if scales is None else scales[name])
+        draw = standard_normal(tensor.shape, generator)
+        direction[name] = draw if scales is None else draw.mul_(scales[name])
     return direction
+
+
+def standard_normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Independent N(0, 1) entries in float64, of float32 fineness: drawn so eight times as fast.
+
+    A direction need not be finer: with steps of 6e-8 and a tail cut off at 5.8 it is normal far beyond what k = 8 slopes tell.
+    """
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(torch.float64)
 
 
 def error_bound(errors: Tensor, bars: Tensor | None = None, confidence: float = CONFIDENCE) -> ErrorBound:

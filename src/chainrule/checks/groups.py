@@ -1,0 +1,88 @@
+"""The groups of checks beyond the gradient's stages, in the order in which they run, and what runs one of them.
+
+A check is a module: its docstring is its page, NAME its name. One with `check(subject)` looks at the set-up before
+training; one with `judge(observed)` looks at the events of a loop, be it the user's own or the rehearsal of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
+
+from chainrule.checks import dependence, equivalence, loop, numeric, parameters, search, statistics, update
+from chainrule.checks.subject import Subject
+from chainrule.finding import Finding, NotRun, Outcome, StageResult, verdict_of
+from chainrule.watch.observed import Observed
+
+
+class SubjectCheck(Protocol):
+    """A module whose `check` looks at the set-up."""
+
+    NAME: str
+
+    def check(self, subject: Subject) -> Outcome:
+        """What was found, or why the check could not be made."""
+
+
+class LoopCheck(Protocol):
+    """A module whose `judge` looks at what a loop did."""
+
+    NAME: str
+
+    def judge(self, observed: Observed) -> Outcome:
+        """What was found, or why the check could not be made."""
+
+
+# (name of the check, what came of it)
+Outcomes: TypeAlias = list[tuple[str, Outcome]]
+
+CHECKS: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
+    {
+        "parameters": parameters.CHECKS,
+        "dependence": dependence.CHECKS,
+        "equivalence": equivalence.CHECKS,
+        "statistics": statistics.CHECKS,
+        "numeric": numeric.CHECKS,
+        "update": update.CHECKS,
+    }
+)
+JUDGES: Mapping[str, tuple[LoopCheck, ...]] = MappingProxyType(
+    {"update": update.JUDGES, "loop": loop.JUDGES, "statistics": statistics.JUDGES, "numeric": numeric.JUDGES}
+)
+# Dear: they compile or train, and run only when they are asked for by name.
+ON_REQUEST: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
+    {"equivalence": equivalence.ON_REQUEST, "search": search.ON_REQUEST}
+)
+
+
+def examine(checks: Iterable[SubjectCheck], subject: Subject) -> Outcomes:
+    """Run each check on the subject."""
+    return [(check.NAME, check.check(subject)) for check in checks]
+
+
+def judge(checks: Iterable[LoopCheck], observed: Observed) -> Outcomes:
+    """Let each check look at what was observed."""
+    return [(check.NAME, check.judge(observed)) for check in checks]
+
+
+def summarised(group: str, run: Callable[[], Outcomes]) -> tuple[StageResult, list[Finding]]:
+    """One line of the report for a whole group, with the reason for every check that could not be made."""
+    start = time.perf_counter()
+    outcomes = run()
+    findings = [finding for _, outcome in outcomes if not isinstance(outcome, NotRun) for finding in outcome]
+    not_run = {name: outcome.reason for name, outcome in outcomes if isinstance(outcome, NotRun)}
+    verdict = None if len(not_run) == len(outcomes) else verdict_of(tuple(findings))
+    return StageResult(group, verdict, _summary(outcomes, not_run), None, time.perf_counter() - start), findings
+
+
+def _summary(outcomes: Outcomes, not_run: Mapping[str, str]) -> str:
+    speaking = [name for name, outcome in outcomes if not isinstance(outcome, NotRun) and outcome]
+    silent = len(outcomes) - len(speaking) - len(not_run)
+    parts = [f"{', '.join(speaking)} found something" if speaking else "", f"{silent} checks silent" if silent else ""]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in not_run.items():
+        reasons.setdefault(reason, []).append(name)
+    parts += [f"not run: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return "; ".join(part for part in parts if part) or "no check"

@@ -1,0 +1,106 @@
+"""What a training loop was seen to do: its events in order, and a full record of the steps that were looked at closely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from chainrule.finding import Line
+
+Kind = Literal[
+    "epoch", "batch", "backward", "zero_grad", "scale", "unscale", "clip", "step", "schedule", "save", "load"
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One call that the loop made.
+
+    kind     what was called; the numbers that come with it:
+             epoch      a DataLoader was begun: length, batch_size, workers, drop_last, order (fingerprint of the first
+                        batches of the epoch, None until known), shuffled (False for a sequential sampler)
+             batch      a DataLoader gave a batch: fingerprint, size
+             backward   loss, finite, held (norm of the gradients held before it, None if not looked at), graph (True for
+                        create_graph), scaled (True under a GradScaler)
+             zero_grad  cleared (norm of the gradients that it cleared, None if not looked at)
+             scale      a GradScaler scaled a loss: scale
+             unscale    a GradScaler unscaled the gradients of an optimizer
+             clip       how ("norm" | "value"), max, norm (before clipping), after (norm after it, None if not looked at)
+             step       rates (learning rate of each group), norm (of the gradient, None if not looked at), empty (True if
+                        no parameter held a gradient), skipped (True if a GradScaler skipped it)
+             schedule   rates afterwards, scheduler (class name)
+             save/load  what ("model" | "optimizer" | "file"), keys
+    update   number of optimizer steps that were finished before it
+    who      name of the optimizer, loader, model or scaler: its class, with a number if there are several: "Adam", "SGD[1]"
+    line     the user's line that made the call; None where it was not looked up
+    numbers  plain numbers, strings and lists
+    """
+
+    kind: Kind
+    update: int
+    who: str = ""
+    line: Line | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step in full: everything that is needed to compute it again by its formula.
+
+    number       of this step among those of its optimizer, from 1
+    optimizer    its name, as in `Event.who`
+    rule         its class
+    settings     param_groups before the step, without the parameters
+    group        path of a parameter -> number of its group
+    before/after path -> value before and after the step (copies)
+    gradients    path -> gradient that the step used (copy); None if it had none
+    state_before/state_after   path -> the optimizer's state for it (copies)
+    line         the user's line that called step
+    loss         of the last backward before it; None if there was none
+    """
+
+    number: int
+    optimizer: str
+    rule: type
+    settings: tuple[Mapping[str, Any], ...]
+    group: Mapping[str, int]
+    before: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor | None]
+    after: Mapping[str, Tensor]
+    state_before: Mapping[str, Mapping[str, Any]]
+    state_after: Mapping[str, Mapping[str, Any]]
+    line: Line | None = None
+    loss: float | None = None
+
+
+@dataclass
+class Observed:
+    """All that was seen so far; it grows while the loop runs.
+
+    events    in order
+    steps     the optimizer steps that were looked at closely: the first three, then numbers 4, 8, 16 ...
+    finished  True once the loop has ended by itself, so that what is missing at the end is missing for good
+    rehearsal True if the loop is a short rehearsal on copies, with batches repeated
+    """
+
+    events: list[Event] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    finished: bool = False
+    rehearsal: bool = False
+
+    def of(self, *kinds: Kind) -> Iterator[Event]:
+        """The events of some kinds, in order."""
+        return (event for event in self.events if event.kind in kinds)
+
+    @property
+    def updates(self) -> int:
+        """Number of optimizer steps taken, skipped ones included."""
+        return sum(event.kind == "step" for event in self.events)
+
+    @property
+    def losses(self) -> list[float]:
+        """The value of each backward's loss."""
+        return [event.numbers["loss"] for event in self.of("backward") if event.numbers.get("loss") is not None]
