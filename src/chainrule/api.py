@@ -23,12 +23,23 @@ from chainrule.capture import promote
 from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
 from chainrule.checks.gradient import STAGES
-from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST, examine, summarised
+from chainrule.checks.groups import (
+    CHECKS,
+    JUDGES,
+    ON_REQUEST,
+    LoopCheck,
+    Outcomes,
+    SubjectCheck,
+    examine,
+    judge,
+    summarised,
+)
+from chainrule.checks.rehearsal import rehearse
 from chainrule.checks.subject import Check, Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
-from chainrule.finding import Finding, StageResult
+from chainrule.finding import Finding, NotRun, StageResult
 from chainrule.graph import Graph
 from chainrule.report import Report
 from chainrule.setups import Setup
@@ -38,6 +49,7 @@ from chainrule.train.records import Listener
 from chainrule.train.results import Results
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import Run, new_run
+from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
 
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
@@ -190,12 +202,43 @@ def _examine(
     only: Collection[str], subject: Subject, announce: Callable[[str], None]
 ) -> Iterator[tuple[StageResult, list[Finding]]]:
     """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
-    for group in dict.fromkeys([*CHECKS, *ON_REQUEST]):
+    judges = {group: [judge for judge in table if not only or judge.NAME in only] for group, table in JUDGES.items()}
+    if any(judges.values()):
+        announce("rehearsal")
+    rehearsed = _rehearsed(judges, subject.setup)
+    for group in dict.fromkeys([*CHECKS, *JUDGES, *ON_REQUEST]):
         wanted = [check for check in CHECKS.get(group, ()) if not only or check.NAME in only]
         wanted += [check for check in ON_REQUEST.get(group, ()) if check.NAME in only]
-        if wanted:
+        if wanted or rehearsed.get(group):
             announce(group)
-            yield summarised(group, partial(examine, wanted, subject))
+            yield summarised(
+                group, lambda wanted=wanted, group=group: examine(wanted, subject) + rehearsed.get(group, [])
+            )
+
+
+def _all(checks: Collection[SubjectCheck], subject: Subject, rehearsed: Outcomes) -> Outcomes:
+    return examine(checks, subject) + rehearsed
+
+
+def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
+    """What the judges say of a few steps that a copy of this process makes."""
+    reason = "no optimizer is given" if setup.optimizer is None else why_not()
+    if reason or not any(judges.values()):
+        return {group: [(judge.NAME, NotRun(reason)) for judge in table] for group, table in judges.items()}
+    try:
+        return in_a_copy(partial(_rehearse, judges, setup))
+    except WorkFailedError as error:
+        if setup.step is not None:
+            raise SetupError(f"Setup.step fails when it is rehearsed\n  {error}") from error
+        return {
+            group: [(judge.NAME, NotRun(f"the rehearsal failed: {error}")) for judge in table]
+            for group, table in judges.items()
+        }
+
+
+def _rehearse(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
+    observed = rehearse(setup)
+    return {group: judge(table, observed) for group, table in judges.items()}
 
 
 def _known(finding: Finding, findings: list[Finding]) -> bool:
