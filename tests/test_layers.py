@@ -38,6 +38,7 @@ LEVELS = {
     "checks": 4,
     "explain": 4,
     "train": 4,
+    "preflight": 5,  # all checks on one subject
     "engines": 5,  # the gradient engines behind one call, for training
     "api": 6,
     "setup_file": 1,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import version
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,25 +19,12 @@ from chainrule.capture import capture as capture_as_written
 from chainrule.capture import promote
 from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
-from chainrule.checks.gradient import STAGES
-from chainrule.checks.groups import (
-    CHECKS,
-    JUDGES,
-    ON_REQUEST,
-    LoopCheck,
-    Outcomes,
-    SubjectCheck,
-    examine,
-    judge,
-    summarised,
-)
-from chainrule.checks.rehearsal import rehearse
-from chainrule.checks.subject import Check, Subject, check_finite, first_batch
+from chainrule.checks.subject import Subject, check_finite, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
-from chainrule.finding import Finding, NotRun, StageResult
 from chainrule.graph import Graph
+from chainrule.preflight import examine, known_checks
 from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.train.config import TrainConfig
@@ -49,7 +33,6 @@ from chainrule.train.records import Listener
 from chainrule.train.results import Results
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import Run, new_run
-from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
 
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
@@ -76,22 +59,17 @@ def check(
         raise SetupError(
             f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one"
         )
-    known = sorted(documented())
-    if unknown := sorted(set(only) - set(known)):
-        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
+    only = known_checks(only)
     with preserved(setup.model, setup.loss, setup.optimizer, generators=(setup.batches,)):
         batch = first_batch(setup)
         graph = capture(setup.model, setup.loss, batch)
         values = evaluate(graph)
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
-        results, findings = _run(_selected(only), subject, announce)
-        for result, found in _examine(only, subject, announce):
-            results.append(result)
-            findings += found
+        results, findings = examine(subject, only, announce)
     return Report(
-        findings=tuple(findings),
-        stages=tuple(results),
+        findings=findings,
+        stages=results,
         subject=_describe(subject),
         seed=seed,
         versions={
@@ -102,13 +80,6 @@ def check(
         command=command,
         notes=graph.notes,
     )
-
-
-def documented() -> dict[str, ModuleType]:
-    """name -> the module of every check, whose docstring is its page."""
-    stages = {name: sys.modules[run.__module__] for name, run in STAGES.values()}
-    groups = [check for table in (CHECKS, JUDGES, ON_REQUEST) for checks in table.values() for check in checks]
-    return stages | {check.NAME: cast(ModuleType, check) for check in groups}
 
 
 def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
@@ -172,77 +143,6 @@ def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizer:
 def _few(batch: Batch) -> dict[str, Any]:
     longest = next(iter(batch.values())).shape[-1]
     return {name: tensor[: max(1, PREFLIGHT_TOKENS // longest)] for name, tensor in batch.items()}
-
-
-def _selected(only: Collection[str]) -> Mapping[str, tuple[str, Check]]:
-    return {stage: (name, run) for stage, (name, run) in STAGES.items() if not only or name in only}
-
-
-def _run(
-    stages: Mapping[str, tuple[str, Check]], subject: Subject, announce: Callable[[str], None]
-) -> tuple[list[StageResult], list[Finding]]:
-    """The stages in order. After a FAIL only the other half of the same proof still runs: more would repeat the finding."""
-    results: list[StageResult] = []
-    findings: list[Finding] = []
-    failed = ""
-    for stage, (name, run) in stages.items():
-        if failed and name != failed:
-            results.append(StageResult(stage, None, f"not run: {failed} comes first"))
-            continue
-        announce(stage)
-        result, found = run(subject)
-        results.append(result)
-        findings += [finding for finding in found if not _known(finding, findings)]
-        if result.verdict == "fail":
-            failed = name
-    return results, findings
-
-
-def _examine(
-    only: Collection[str], subject: Subject, announce: Callable[[str], None]
-) -> Iterator[tuple[StageResult, list[Finding]]]:
-    """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
-    judges = {group: [judge for judge in table if not only or judge.NAME in only] for group, table in JUDGES.items()}
-    if any(judges.values()):
-        announce("rehearsal")
-    rehearsed = _rehearsed(judges, subject.setup)
-    for group in dict.fromkeys([*CHECKS, *JUDGES, *ON_REQUEST]):
-        wanted = [check for check in CHECKS.get(group, ()) if not only or check.NAME in only]
-        wanted += [check for check in ON_REQUEST.get(group, ()) if check.NAME in only]
-        if wanted or rehearsed.get(group):
-            announce(group)
-            yield summarised(
-                group, lambda wanted=wanted, group=group: examine(wanted, subject) + rehearsed.get(group, [])
-            )
-
-
-def _all(checks: Collection[SubjectCheck], subject: Subject, rehearsed: Outcomes) -> Outcomes:
-    return examine(checks, subject) + rehearsed
-
-
-def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
-    """What the judges say of a few steps that a copy of this process makes."""
-    reason = "no optimizer is given" if setup.optimizer is None else why_not()
-    if reason or not any(judges.values()):
-        return {group: [(judge.NAME, NotRun(reason)) for judge in table] for group, table in judges.items()}
-    try:
-        return in_a_copy(partial(_rehearse, judges, setup))
-    except WorkFailedError as error:
-        if setup.step is not None:
-            raise SetupError(f"Setup.step fails when it is rehearsed\n  {error}") from error
-        return {
-            group: [(judge.NAME, NotRun(f"the rehearsal failed: {error}")) for judge in table]
-            for group, table in judges.items()
-        }
-
-
-def _rehearse(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
-    observed = rehearse(setup)
-    return {group: judge(table, observed) for group, table in judges.items()}
-
-
-def _known(finding: Finding, findings: list[Finding]) -> bool:
-    return any((finding.check, finding.where) == (other.check, other.where) for other in findings)
 
 
 def _describe(subject: Subject) -> tuple[tuple[str, str], ...]:

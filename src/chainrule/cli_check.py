@@ -77,9 +77,9 @@ def why(name: str = "", /) -> int:
     name
         The check's name, as a report prints it in brackets; without it all checks are listed.
     """
-    from chainrule import api
+    from chainrule import preflight
 
-    documented = {name: inspect.getdoc(module) or "" for name, module in api.documented().items()}
+    documented = {name: inspect.getdoc(module) or "" for name, module in preflight.documented().items()}
     if not name:
         for known in sorted(documented):
             print(documented[known].splitlines()[0])

@@ -1,0 +1,107 @@
+"""All checks on one subject, before training: the gradient's stages, the groups, and a rehearsal of the training step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from types import ModuleType
+from typing import TypeAlias, cast
+
+from chainrule.checks.gradient import STAGES
+from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST, LoopCheck, Outcomes, SubjectCheck, judge, summarised
+from chainrule.checks.groups import examine as examine_group
+from chainrule.checks.rehearsal import rehearse
+from chainrule.checks.subject import Subject
+from chainrule.errors import ConfigError, SetupError
+from chainrule.finding import Finding, NotRun, StageResult
+from chainrule.setups import Setup
+from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
+
+# Called with the name of each stage or group before it runs.
+Announce: TypeAlias = Callable[[str], None]
+Results: TypeAlias = tuple[tuple[StageResult, ...], tuple[Finding, ...]]
+
+
+def documented() -> dict[str, ModuleType]:
+    """name -> the module of every check, whose docstring is its page."""
+    stages = {name: sys.modules[run.__module__] for name, run in STAGES.values()}
+    groups = [check for table in (CHECKS, JUDGES, ON_REQUEST) for checks in table.values() for check in checks]
+    return stages | {check.NAME: cast(ModuleType, check) for check in groups}
+
+
+def known_checks(only: Collection[str]) -> frozenset[str]:
+    """The names as a set. Raises ConfigError for one that no check has."""
+    known = sorted(documented())
+    if unknown := sorted(set(only) - set(known)):
+        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
+    return frozenset(only)
+
+
+def examine(subject: Subject, only: Collection[str], announce: Announce) -> Results:
+    """Run the checks named in `only`; if it is empty, all but those that are dear."""
+    results, findings = _stages(subject, only, announce)
+    for result, found in _groups(subject, only, announce):
+        results.append(result)
+        findings += found
+    return tuple(results), tuple(findings)
+
+
+def _stages(subject: Subject, only: Collection[str], announce: Announce) -> tuple[list[StageResult], list[Finding]]:
+    """The stages in order. After a FAIL only the other half of the same proof still runs: more would repeat the finding."""
+    results: list[StageResult] = []
+    findings: list[Finding] = []
+    failed = ""
+    for stage, (name, run) in STAGES.items():
+        if only and name not in only:
+            continue
+        if failed and name != failed:
+            results.append(StageResult(stage, None, f"not run: {failed} comes first"))
+            continue
+        announce(stage)
+        result, found = run(subject)
+        results.append(result)
+        findings += [finding for finding in found if not _known(finding, findings)]
+        if result.verdict == "fail":
+            failed = name
+    return results, findings
+
+
+def _known(finding: Finding, findings: list[Finding]) -> bool:
+    return any((finding.check, finding.where) == (other.check, other.where) for other in findings)
+
+
+def _groups(subject: Subject, only: Collection[str], announce: Announce) -> Iterator[tuple[StageResult, list[Finding]]]:
+    """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
+    judges = {group: [check for check in table if not only or check.NAME in only] for group, table in JUDGES.items()}
+    if any(judges.values()):
+        announce("rehearsal")
+    rehearsed = _rehearsed(judges, subject.setup)
+    for group in dict.fromkeys([*CHECKS, *JUDGES, *ON_REQUEST]):
+        wanted = [check for check in CHECKS.get(group, ()) if not only or check.NAME in only]
+        wanted += [check for check in ON_REQUEST.get(group, ()) if check.NAME in only]
+        if wanted or rehearsed.get(group):
+            announce(group)
+            yield summarised(group, partial(_both, wanted, subject, rehearsed.get(group, [])))
+
+
+def _both(checks: Collection[SubjectCheck], subject: Subject, rehearsed: Outcomes) -> Outcomes:
+    return examine_group(checks, subject) + rehearsed
+
+
+def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
+    """What the judges say of a few steps that a copy of this process makes."""
+    reason = "no optimizer is given" if setup.optimizer is None else why_not()
+    if not reason and any(judges.values()):
+        try:
+            return in_a_copy(partial(_rehearse, judges, setup))
+        except WorkFailedError as error:
+            if setup.step is not None:
+                raise SetupError(f"Setup.step fails when it is rehearsed\n  {error}") from error
+            reason = f"the rehearsal failed: {error}"
+    return {group: [(check.NAME, NotRun(reason)) for check in table] for group, table in judges.items()}
+
+
+def _rehearse(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
+    observed = rehearse(setup)
+    return {group: judge(table, observed) for group, table in judges.items()}
