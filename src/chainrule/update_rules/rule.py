@@ -1,0 +1,73 @@
+"""How an optimizer's formula is written: `update(param, grad, state, settings) -> (new param, new state)`, nothing in place.
+
+    param, grad   p and dL/dp, float64, of one shape
+    state         what the optimizer remembers of this parameter, by torch's names; empty before the first step
+    settings      its param_group by torch's names: lr, betas, weight_decay ...
+
+A formula is read with pencil and paper: step by step as in its paper, with no fused operation and no special case for speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+State: TypeAlias = Mapping[str, Any]
+Settings: TypeAlias = Mapping[str, Any]
+Update: TypeAlias = Callable[[Tensor, Tensor, State, Settings], tuple[Tensor, dict[str, Any]]]
+
+EXACT = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateRule:
+    """One formula under the name that a user knows.
+
+    name        "AdamW"
+    update      the formula
+    needs       settings without which it has no meaning
+    standing    "standard": what the name promises; "disputed": a convention that others use under the same name, a matter
+                of choice; "wrong": a slip that is known from real programs
+    family      name of the standard formula that this one is a reading of
+    remark      what it does to training, and what to change; "" for a standard
+    resolution  relative error of a step below which two honest implementations cannot be told apart; EXACT: only rounding
+    """
+
+    name: str
+    update: Update
+    needs: tuple[str, ...] = ("lr",)
+    standing: Literal["standard", "disputed", "wrong"] = "standard"
+    family: str = ""
+    remark: str = ""
+    resolution: float = EXACT
+
+
+def uphill(grad: Tensor, settings: Settings) -> Tensor:
+    """The gradient that is followed downhill: -grad if the optimizer maximizes."""
+    return -grad if settings.get("maximize") else grad
+
+
+def zeros(state: State, name: str, like: Tensor) -> Tensor:
+    """An entry of the state, zero before the first step."""
+    value: Tensor | None = state.get(name)
+    return torch.zeros_like(like) if value is None else value
+
+
+def count(state: State) -> float:
+    """Number of this step, from 1."""
+    return float(state.get("step", 0)) + 1
+
+
+def number(settings: Settings, name: str, default: float = 0.0) -> float:
+    """A setting as a plain number."""
+    return float(settings.get(name, default))
+
+
+def pair(settings: Settings, name: str = "betas") -> tuple[float, float]:
+    """A setting of two numbers."""
+    first, second = settings[name]
+    return float(first), float(second)
