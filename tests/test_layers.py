@@ -40,11 +40,13 @@ LEVELS = {
     "train": 4,
     "preflight": 5,  # all checks on one subject
     "engines": 5,  # the gradient engines behind one call, for training
+    "live": 6,  # preflight and observation of a running program
     "api": 6,
     "setup_file": 1,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_numerical": 7,
     "cli_progress": 7,
+    "cli_run": 7,
     "cli_train": 8,
     "cli": 9,
     "__main__": 10,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chainrule.api import value_and_grad as value_and_grad
     from chainrule.errors import ChainruleError as ChainruleError
     from chainrule.finding import Finding as Finding
+    from chainrule.live import watch as watch
     from chainrule.report import Report as Report
     from chainrule.setups import Setup as Setup
 
@@ -39,6 +40,7 @@ _HOME = MappingProxyType(
         "numerical_gradient": "chainrule.api",
         "train": "chainrule.api",
         "value_and_grad": "chainrule.api",
+        "watch": "chainrule.live",
     }
 )
 
@@ -54,6 +56,7 @@ __all__ = [
     "numerical_gradient",
     "train",
     "value_and_grad",
+    "watch",
 ]
 
 

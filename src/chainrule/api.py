@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Collection, Iterable
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
 from chainrule.graph import Graph
-from chainrule.preflight import examine, known_checks
+from chainrule.preflight import known_checks, report_on
 from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.train.config import TrainConfig
@@ -66,20 +64,7 @@ def check(
         values = evaluate(graph)
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
-        results, findings = examine(subject, only, announce)
-    return Report(
-        findings=findings,
-        stages=results,
-        subject=_describe(subject),
-        seed=seed,
-        versions={
-            "chainrule": version("chainrule"),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-        command=command,
-        notes=graph.notes,
-    )
+        return report_on(subject, only, announce)
 
 
 def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
@@ -143,16 +128,3 @@ def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizer:
 def _few(batch: Batch) -> dict[str, Any]:
     longest = next(iter(batch.values())).shape[-1]
     return {name: tensor[: max(1, PREFLIGHT_TOKENS // longest)] for name, tensor in batch.items()}
-
-
-def _describe(subject: Subject) -> tuple[tuple[str, str], ...]:
-    model: nn.Module = subject.setup.model
-    parameters = subject.graph.parameters.values()
-    count = sum(leaf.value.numel() for leaf in parameters)
-    batch = [leaf for leaf in subject.graph.leaves.values() if leaf.kind == "batch"]
-    shapes = ", ".join(f"{leaf.path} {tuple(leaf.value.shape)}" for leaf in batch)
-    return (
-        ("model", f"{type(model).__name__}, {count:,} entries in {len(parameters)} parameters"),
-        ("batch", shapes or "no tensors"),
-        ("graph", f"{len(subject.graph.nodes)} unit formulas of {len({n.op for n in subject.graph.nodes})} kinds"),
-    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
+from importlib.metadata import version
 from types import ModuleType
 from typing import TypeAlias, cast
+
+import torch
 
 from chainrule.checks.gradient import STAGES
 from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST, LoopCheck, Outcomes, SubjectCheck, judge, summarised
@@ -15,6 +19,7 @@ from chainrule.checks.rehearsal import rehearse
 from chainrule.checks.subject import Subject
 from chainrule.errors import ConfigError, SetupError
 from chainrule.finding import Finding, NotRun, StageResult
+from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
 
@@ -36,6 +41,29 @@ def known_checks(only: Collection[str]) -> frozenset[str]:
     if unknown := sorted(set(only) - set(known)):
         raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
     return frozenset(only)
+
+
+def report_on(subject: Subject, only: Collection[str], announce: Announce) -> Report:
+    """Run the checks and put what they say into a report."""
+    results, findings = examine(subject, only, announce)
+    return Report(
+        findings=findings,
+        stages=results,
+        subject=_described(subject),
+        seed=subject.seed,
+        versions=versions(),
+        command=subject.command,
+        notes=subject.graph.notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What decides the numbers."""
+    return {
+        "chainrule": version("chainrule"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 def examine(subject: Subject, only: Collection[str], announce: Announce) -> Results:
@@ -92,16 +120,37 @@ def _both(checks: Collection[SubjectCheck], subject: Subject, rehearsed: Outcome
 def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
     """What the judges say of a few steps that a copy of this process makes."""
     reason = "no optimizer is given" if setup.optimizer is None else why_not()
+    own = setup.step is not None  # chainrule's own step makes the right calls; to judge their order says nothing
+    unjudged = {"loop": judges["loop"]} if judges["loop"] and not own and not reason else {}
+    judges = {group: table for group, table in judges.items() if group not in unjudged}
+    skipped = {group: _not_run(table, "no Setup.step is given") for group, table in unjudged.items()}
     if not reason and any(judges.values()):
         try:
-            return in_a_copy(partial(_rehearse, judges, setup))
+            return {**in_a_copy(partial(_rehearse, judges, setup)), **skipped}
         except WorkFailedError as error:
-            if setup.step is not None:
+            if own:
                 raise SetupError(f"Setup.step fails when it is rehearsed\n  {error}") from error
             reason = f"the rehearsal failed: {error}"
-    return {group: [(check.NAME, NotRun(reason)) for check in table] for group, table in judges.items()}
+    return {group: _not_run(table, reason) for group, table in judges.items()} | skipped
+
+
+def _not_run(table: list[LoopCheck], reason: str) -> Outcomes:
+    return [(check.NAME, NotRun(reason)) for check in table]
 
 
 def _rehearse(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
     observed = rehearse(setup)
     return {group: judge(table, observed) for group, table in judges.items()}
+
+
+def _described(subject: Subject) -> tuple[tuple[str, str], ...]:
+    model = subject.setup.model
+    parameters = subject.graph.parameters.values()
+    count = sum(leaf.value.numel() for leaf in parameters)
+    batch = [leaf for leaf in subject.graph.leaves.values() if leaf.kind == "batch"]
+    shapes = ", ".join(f"{leaf.path} {tuple(leaf.value.shape)}" for leaf in batch)
+    return (
+        ("model", f"{type(model).__name__}, {count:,} entries in {len(parameters)} parameters"),
+        ("batch", shapes or "no tensors"),
+        ("graph", f"{len(subject.graph.nodes)} unit formulas of {len({n.op for n in subject.graph.nodes})} kinds"),
+    )

@@ -94,13 +94,13 @@ def _run(model: nn.Module, loss: Loss, batch: Any, dtype: torch.dtype | None, *,
     def step(*tensors: Tensor) -> None:
         with book.places.followed(), functions_recorded(recorder) as applications, recorder.calls.on():
             value = root(*tensors)
-        outputs = {"": state.use(value), **_mutated(root, inputs, memory)}
+        outputs = {"": state.use(value), **mutated(root, inputs, memory)}
         if backward:
             with _widened(stand_ins):
                 adjoints.backward(value, inputs.parameters)
-        tapes.append(_tape(book, adjoints, tuple(applications), outputs, value))
+        tapes.append(tape(book, adjoints, tuple(applications), outputs, value))
 
-    with preserved(model, loss, batch), _eager(dtype):
+    with preserved(model, loss, batch), eager(dtype):
         with adjoints.paused():
             inputs = inputs_of(root, stand_ins, book, memory)
         for ref in inputs.parameters:
@@ -110,7 +110,7 @@ def _run(model: nn.Module, loss: Loss, batch: Any, dtype: torch.dtype | None, *,
     return tapes[0]
 
 
-def _mutated(root: LossModule, inputs: Inputs, memory: Memory) -> dict[str, Ref]:
+def mutated(root: LossModule, inputs: Inputs, memory: Memory) -> dict[str, Ref]:
     """New values of the buffers that the run changed, by path."""
     now = {
         name.removeprefix("model."): (memory.ref(tensor), inputs.buffers.get(name))
@@ -119,9 +119,10 @@ def _mutated(root: LossModule, inputs: Inputs, memory: Memory) -> dict[str, Ref]
     return {path: ref for path, (ref, before) in now.items() if ref != before}
 
 
-def _tape(
+def tape(
     book: Book, adjoints: Adjoints, applications: tuple[Application, ...], outputs: dict[str, Ref], loss: Tensor
 ) -> Tape:
+    """What the book holds of a finished run, without the nodes on which nothing depends."""
     ends = [ref for application in applications for ref in (*application.inputs, *application.outputs)]
     nodes = ancestors(book.nodes, [*outputs.values(), *adjoints.recorded, *ends])
     used = {ref.name for node in nodes for ref in node.refs()} | {ref.name for ref in [*outputs.values(), *ends]}
@@ -140,7 +141,7 @@ def _tape(
 
 
 @contextmanager
-def _eager(dtype: torch.dtype | None) -> Iterator[None]:
+def eager(dtype: torch.dtype | None) -> Iterator[None]:
     """Plain eager PyTorch with autograd on; in another dtype, an error of the user's code names the line."""
     default = torch.get_default_dtype()
     with warnings.catch_warnings(), torch.enable_grad(), _nothing_compiled():

@@ -24,17 +24,20 @@ aten = torch.ops.aten
 class StandIns:
     """What stands in for each tensor of the user's: a copy, so that the run changes nothing of theirs.
 
-    dtype  the floating dtype of the whole run, or None to keep each tensor's own
+    dtype   the floating dtype of the whole run, or None to keep each tensor's own
+    copies  False where the run is the user's own, which works on the tensors themselves
     """
 
-    def __init__(self, dtype: torch.dtype | None) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype | None, *, copies: bool = True) -> None:
+        self.dtype, self._copying = dtype, copies
         self._copies: dict[
             int, tuple[Tensor, Tensor]
         ] = {}  # by id; the original is kept too, so that the id stays its own
 
     def copy(self, tensor: Tensor) -> Tensor:
         """The copy of a tensor, that autograd treats alike; a parameter's has the attributes that it was given."""
+        if not self._copying:
+            return tensor
         if id(tensor) not in self._copies:
             value = tensor.detach().clone().to(self._wide(tensor.dtype))
             copy = value.requires_grad_(tensor.requires_grad)

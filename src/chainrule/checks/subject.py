@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chainrule.autodiff.evaluate import evaluate, loss_of
 from chainrule.autodiff.reverse import reverse
-from chainrule.capture import promote
+from chainrule.capture import Tape, promote, record
 from chainrule.checks.passes import ModelCall, call_of
 from chainrule.errors import SetupError
 from chainrule.finding import Finding, Line, StageResult
@@ -28,6 +28,7 @@ class Subject:
     """One set-up under examination; what is dear is computed once, when first asked for.
 
     command  the command line that repeats the check, for findings; "" if called from Python
+    tape     the user's own run, if it was recorded already, as that of a script is
     """
 
     setup: Setup
@@ -35,6 +36,17 @@ class Subject:
     graph: Graph
     seed: int = 0
     command: str = ""
+    tape: Tape | None = None
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """True if the loss can only be computed for batches of the recorded shapes: that of a script is a recording."""
+        return bool(getattr(self.setup.loss, "fixed_shapes", False))
+
+    @property
+    def recorded(self) -> Tape:
+        """The user's own eager run with its backward, in their own dtype; recorded anew at each call but for a script."""
+        return self.tape or record(self.setup.model, self.setup.loss, self.batch)
 
     @cached_property
     def call(self) -> ModelCall | None:

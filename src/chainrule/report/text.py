@@ -22,6 +22,11 @@ def text(contents: Contents, width: int = 100) -> str:
     return "\n".join("".join(part for part, _ in line).rstrip() for line in lines(contents, width))
 
 
+def finding_text(finding: Finding, width: int = 100) -> str:
+    """One finding as plain text, as it stands in the report."""
+    return "\n".join("".join(part for part, _ in line).rstrip() for line in _finding(finding, width))
+
+
 def lines(contents: Contents, width: int = 100) -> Iterator[Line]:
     """The report line by line: subject, stages, findings with the worst first, verdict."""
     width = min(max(width, NARROWEST), WIDEST)

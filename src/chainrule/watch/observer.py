@@ -32,6 +32,8 @@ class Observer:
 
     models      whose parameters get their paths as names; found by what the optimizer holds if there are none
     on_step     called after each step that was looked at closely, with what was observed so far
+    on_update   called after every step, with the number of steps so far
+    on_backward called with each loss that is about to be differentiated
     """
 
     def __init__(
@@ -39,12 +41,13 @@ class Observer:
         models: Iterable[nn.Module] = (),
         *,
         on_step: Callable[[Observed], None] = lambda _: None,
+        on_update: Callable[[int], None] = lambda _: None,
         on_backward: Callable[[Tensor], None] = lambda _: None,
     ) -> None:
         self.observed = Observed()
         self.names = Names(models)
         self.optimizers: list[Optimizer] = []
-        self._on_step, self._on_backward = on_step, on_backward
+        self._on_step, self._on_update, self._on_backward = on_step, on_update, on_backward
         self._loaders = Loaders(self.names, self._say)
         self._updates = 0
         self._numbers: dict[int, int] = {}
@@ -205,6 +208,7 @@ class Observer:
         if close:
             self._forget()
             self._on_step(self.observed)
+        self._on_update(self._updates)
 
     def _forget(self) -> None:
         oldest = self._updates - KEPT_UPDATES

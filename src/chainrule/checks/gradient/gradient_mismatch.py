@@ -78,7 +78,7 @@ def check_in_float64(subject: Subject) -> tuple[StageResult, list[Finding]]:
 def check_in_own_dtype(subject: Subject) -> tuple[StageResult, list[Finding]]:
     """Stage 3: the user's own backward as it runs in training, in the user's dtype."""
     start = time.perf_counter()
-    tape = record(subject.setup.model, subject.setup.loss, subject.batch)
+    tape = subject.recorded
     stage, findings = _stage("3 eager backward", subject, tape, start)
     unseen = [_unseen(application, subject) for application in tape.applications if application.opaque]
     if unseen and stage.verdict == "pass":

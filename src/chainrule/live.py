@@ -1,0 +1,155 @@
+"""`watch`: preflight on the first step of a running loop, then an eye on its steps; the loop computes what it would alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from chainrule.autodiff import evaluate, loss_of
+from chainrule.capture.expand import expand
+from chainrule.checks.groups import JUDGES, judge, summarised
+from chainrule.checks.subject import Subject, check_finite
+from chainrule.engines import KNOWN
+from chainrule.finding import Finding, StageResult
+from chainrule.preflight import known_checks, report_on, versions
+from chainrule.report import Report
+from chainrule.report.text import finding_text
+from chainrule.setups import Setup
+from chainrule.watch.observed import Observed
+from chainrule.watch.observer import Observer
+from chainrule.watch.scout import Iteration, Scout
+
+
+class StopProgramError(BaseException):
+    """Raised inside the user's loop to end it where the user asked for so many steps only."""
+
+
+def say(message: str) -> None:
+    """Print to stderr: stdout is the program's own."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Watch:
+    """What is known of a watched loop so far.
+
+    `report` is complete when the loop has ended; before, it holds what was found up to now.
+    """
+
+    def __init__(self, only: Collection[str], seed: int, command: str, tell: Callable[[str], None]) -> None:
+        self._only, self._seed, self._command, self._tell = known_checks(only), seed, command, tell
+        self._preflights: list[Report] = []
+        self._refused: list[str] = []
+        self._found: list[Finding] = []
+        self._groups: dict[str, StageResult] = {}
+
+    @property
+    def report(self) -> Report:
+        """Preflight and watch in one."""
+        stages = [stage for report in self._preflights for stage in report.stages]
+        stages += [StageResult("preflight", None, f"not possible: {reason}") for reason in self._refused]
+        findings = [finding for report in self._preflights for finding in report.findings]
+        return Report(
+            findings=(*findings, *self._found),
+            stages=(*stages, *self._groups.values()),
+            subject=tuple(line for report in self._preflights for line in report.subject),
+            seed=self._seed,
+            versions=versions(),
+            command=self._command,
+            notes=tuple(dict.fromkeys(note for report in self._preflights for note in report.notes)),
+        )
+
+    def examined(self, iteration: Iteration) -> Report:
+        """The preflight of a recorded iteration. It runs in the copy."""
+        graph = expand(iteration.tape.graph, KNOWN)
+        values = evaluate(graph)
+        check_finite(graph, loss_of(graph, values), values)
+        setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizer)
+        subject = Subject(setup, iteration.batch, graph, self._seed, self._command, iteration.tape)
+        report = report_on(subject, self._only, lambda _: None)
+        place = (
+            (("loss", f"{iteration.line.file}:{iteration.line.line}  {iteration.line.code}"),) if iteration.line else ()
+        )
+        return replace(report, subject=(*report.subject, *place))
+
+    def preflight_done(self, report: Report) -> None:
+        """What the copy found."""
+        self._preflights.append(report)
+        self._tell(str(report))
+
+    def preflight_refused(self, reason: str) -> None:
+        """Why there is no preflight."""
+        self._refused.append(reason)
+        self._tell(f"chainrule: preflight not possible: {reason}")
+
+    def stepped(self, observed: Observed) -> None:
+        """Judge what the loop did up to now; tell what is new."""
+        for group, table in JUDGES.items():
+            wanted = [check for check in table if not self._only or check.NAME in self._only]
+            if wanted:
+                self._judged(group, *summarised(f"{group}, watched", partial(judge, wanted, observed)))
+
+    def _judged(self, group: str, result: StageResult, findings: list[Finding]) -> None:
+        known = self._groups.get(group)
+        spent = result.seconds + (known.seconds if known else 0.0)
+        keep = known is not None and known.verdict not in (None, "pass") and result.verdict in (None, "pass")
+        self._groups[group] = replace(known if keep and known else result, seconds=spent)
+        for finding in findings:
+            if not any((finding.check, finding.where) == (old.check, old.where) for old in self._found):
+                self._found.append(finding)
+                self._tell(finding_text(finding))
+
+
+@contextmanager
+def watch(
+    *things: Any,
+    only: Collection[str] = (),
+    seed: int = 0,
+    command: str = "",
+    steps: int | None = None,
+    tell: Callable[[str], None] = say,
+) -> Iterator[Watch]:
+    """Watch the training loop in the block: preflight before its first update, then an eye on its steps.
+
+        with cr.watch(model, optimizer) as watch:
+            for batch in loader: ...
+        print(watch.report)
+
+    things   models and optimizers whose names matter; what the loop trains is found in any case
+    only     names of checks; all of them if empty
+    steps    end the block's loop after so many optimizer steps
+    tell     called with each text as soon as there is something to say; prints to stderr
+
+    The preflight runs in a copy of the process, so that model, optimizer, random state and loader of the loop are as they
+    would be without it. Raises ConfigError for a check that does not exist.
+    """
+    seen = Watch(only, seed, command, tell)
+    scout = Scout(seen.examined, seen.preflight_done, seen.preflight_refused)
+
+    def stepped(observed: Observed) -> None:
+        seen.stepped(observed)
+        scout.updated()
+
+    def updated(number: int) -> None:
+        if steps is not None and number >= steps:
+            raise StopProgramError
+
+    observer = Observer(
+        [thing for thing in things if isinstance(thing, nn.Module)],
+        on_step=stepped,
+        on_update=updated,
+        on_backward=scout.loss_reached,
+    )
+    try:
+        with scout.armed(), observer.watching():
+            yield seen
+            observer.observed.finished = True
+    except StopProgramError:
+        pass
+    finally:
+        seen.stepped(observer.observed)
