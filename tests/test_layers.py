@@ -46,7 +46,7 @@ LEVELS = {
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_numerical": 7,
     "cli_progress": 7,
-    "cli_run": 7,
+    "cli_run": 8,
     "cli_train": 8,
     "cli": 9,
     "__main__": 10,

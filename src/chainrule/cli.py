@@ -18,12 +18,14 @@ from cyclopts import App, CycloptsError, Parameter
 
 from chainrule.cli_check import check, rules, why
 from chainrule.cli_numerical import numerical
+from chainrule.cli_run import run as run_script
+from chainrule.cli_run import separated
 from chainrule.cli_train import settings_of_file, train
 from chainrule.errors import ChainruleError
 
 MISUSE = 2
 INTERRUPTED = 130
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, numerical, why, rules)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, run_script, numerical, why, rules)
 
 
 def make_app() -> App:
@@ -41,12 +43,14 @@ def make_app() -> App:
         ),
     )
     for place, command in enumerate(COMMANDS):
-        app.command(command, sort_key=place)
+        app.command(command, name="run" if command is run_script else None, sort_key=place)
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (None = the process's own) and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = separated(arguments) if arguments[:1] == ["run"] else arguments
     try:
         return _code(make_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value"))
     except (CycloptsError, ChainruleError) as error:

@@ -48,9 +48,7 @@ def check(
     seed
         Of the random directions and samples.
     """
-    for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
+    writable(json, save)
     setup = load_setup(target)
     from chainrule import api  # after the user's file, so that a wrong name is told at once
 
@@ -67,6 +65,13 @@ def check(
         if path is not None:
             print(f"wrote {report.save(path)}", file=sys.stderr)
     return EXIT_CODES[report.verdict]
+
+
+def writable(json: Path | None, save: Path | None) -> None:
+    """Raise ConfigError, before any work is done, if a report could not be written under its name."""
+    for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
 
 
 def why(name: str = "", /) -> int:

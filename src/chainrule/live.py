@@ -19,7 +19,7 @@ from chainrule.engines import KNOWN
 from chainrule.finding import Finding, StageResult
 from chainrule.preflight import known_checks, report_on, versions
 from chainrule.report import Report
-from chainrule.report.text import finding_text
+from chainrule.report.text import closing, finding_text
 from chainrule.setups import Setup
 from chainrule.watch.observed import Observed
 from chainrule.watch.observer import Observer
@@ -64,6 +64,11 @@ class Watch:
             notes=tuple(dict.fromkeys(note for report in self._preflights for note in report.notes)),
         )
 
+    @property
+    def closing(self) -> str:
+        """What is left to say when the loop has ended: what was watched, and the verdict."""
+        return closing(self.report, tuple(self._groups.values()))
+
     def examined(self, iteration: Iteration) -> Report:
         """The preflight of a recorded iteration. It runs in the copy."""
         graph = expand(iteration.tape.graph, KNOWN)
@@ -80,7 +85,7 @@ class Watch:
     def preflight_done(self, report: Report) -> None:
         """What the copy found."""
         self._preflights.append(report)
-        self._tell(str(report))
+        self._tell(str(replace(report, command="")))
 
     def preflight_refused(self, reason: str) -> None:
         """Why there is no preflight."""
@@ -129,7 +134,6 @@ def watch(
     would be without it. Raises ConfigError for a check that does not exist.
     """
     seen = Watch(only, seed, command, tell)
-    scout = Scout(seen.examined, seen.preflight_done, seen.preflight_refused)
 
     def stepped(observed: Observed) -> None:
         seen.stepped(observed)
@@ -139,6 +143,11 @@ def watch(
         if steps is not None and number >= steps:
             raise StopProgramError
 
+    def after_preflight(report: Report) -> None:
+        seen.preflight_done(report)
+        updated(0)
+
+    scout = Scout(seen.examined, after_preflight, seen.preflight_refused)
     observer = Observer(
         [thing for thing in things if isinstance(thing, nn.Module)],
         on_step=stepped,

@@ -22,6 +22,12 @@ def text(contents: Contents, width: int = 100) -> str:
     return "\n".join("".join(part for part, _ in line).rstrip() for line in lines(contents, width))
 
 
+def closing(contents: Contents, stages: tuple[StageResult, ...], width: int = 100) -> str:
+    """The last words on something that was reported on as it went: these stages, and the verdict of all."""
+    last = [*_stages(stages, width), (), *_verdict(contents, width)]
+    return "\n".join("".join(part for part, _ in line).rstrip() for line in last)
+
+
 def finding_text(finding: Finding, width: int = 100) -> str:
     """One finding as plain text, as it stands in the report."""
     return "\n".join("".join(part for part, _ in line).rstrip() for line in _finding(finding, width))
