@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from chainrule.checks import dependence, equivalence, loop, numeric, parameters, search, statistics, update
+from chainrule.checks.gradient.extra import EXTRA
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome, StageResult, verdict_of
 from chainrule.watch.observed import Observed
@@ -40,6 +41,7 @@ Outcomes: TypeAlias = list[tuple[str, Outcome]]
 
 CHECKS: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
     {
+        "gradient": EXTRA,
         "parameters": parameters.CHECKS,
         "dependence": dependence.CHECKS,
         "equivalence": equivalence.CHECKS,

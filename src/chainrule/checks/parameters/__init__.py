@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-CHECKS: tuple[Any, ...] = ()
+from chainrule.checks.parameters import dead_parameter, not_in_optimizer
+
+CHECKS: tuple[Any, ...] = (not_in_optimizer, dead_parameter)
