@@ -22,6 +22,7 @@ from chainrule.autodiff.evaluate import resolve, run_op
 from chainrule.autodiff.reverse import fit
 from chainrule.derivatives.rule import Rule, call_by_name
 from chainrule.graph import Node, Ref, Value
+from chainrule.numdiff.directions import standard_normal
 from chainrule.numdiff.noise import sigmas
 from chainrule.numdiff.stencils import NOISE_MARGIN, ORDER_8, Estimate, apply, as_step, better
 from chainrule.numdiff.steps import WIDEST_CHANGE, rms, second_step
@@ -62,14 +63,14 @@ def local_check(node: Node, values: Mapping[str, Value], rule: Rule, generator: 
     if not places or not any(g is not None for g in _parts(cotangent)):
         return None
     sizes = {place: _size(at(arguments, place), rule) for place in places}
-    tangents = {place: size * _normal(at(arguments, place), generator) for place, size in sizes.items()}
+    tangents = {place: _normal(at(arguments, place), generator).mul_(size) for place, size in sizes.items()}
     gradients = rule.gradients(cotangent, output, arguments)
     analytic, square = 0.0, 0.0
     for place, tangent in tangents.items():
         gradient = _gradient(gradients, place, at(arguments, place))
         if gradient is not None:
-            analytic += float((gradient * tangent).sum())
-            square += float((gradient * sizes[place]).square().sum())
+            analytic += _inner(gradient, tangent)
+            square += float((gradient * sizes[place]).norm()) ** 2
     scale = math.sqrt(square)
     along = _change_along(node, rule, arguments, output, cotangent, tangents)
     return LocalResult(analytic, _differences(along, scale, _least_noise(cotangent, output)), scale)
@@ -107,20 +108,24 @@ def _change_along(
     The outputs are subtracted before they are summed: a mask of -1e9 among them would drown all others in the sum.
     """
     base = {**arguments, "y": output}
+    room = {place: torch.empty_like(at(arguments, place)) for place in tangents}  # fresh memory each time costs more
     gaps = [g is not None and bool((g == 0).any()) for g in _parts(cotangent)]
+    apart = [torch.empty(0) if g is None else torch.empty_like(g) for g in _parts(cotangent)]
 
     def change(t: float) -> float:
         moved = {name: list(part) if isinstance(part, list) else part for name, part in arguments.items()}
         for (name, index), tangent in tangents.items():
+            there = torch.add(at(arguments, (name, index)), tangent, alpha=t, out=room[name, index])
             if index is None:
-                moved[name] = torch.add(arguments[name], tangent, alpha=t)
+                moved[name] = there
             else:
-                moved[name][index] = torch.add(arguments[name][index], tangent, alpha=t)
+                moved[name][index] = there
         outputs = run_op(node.op, moved) if rule.frozen is None else call_by_name(rule.frozen, moved, base)
         total = 0.0
-        for g, gap, y, y0 in zip(_parts(cotangent), gaps, _parts(outputs), _parts(output), strict=True):
+        for g, gap, y, y0, out in zip(_parts(cotangent), gaps, _parts(outputs), _parts(output), apart, strict=True):
             if g is not None:
-                total += _inner(g, (y - y0).nan_to_num(0.0) if gap else y - y0)
+                torch.sub(y, y0, out=out)
+                total += _inner(g, out.nan_to_num_(0.0) if gap else out)
         return total
 
     return change
@@ -169,7 +174,7 @@ def _least_noise(cotangent: Any, output: Value) -> float:
     square = 0.0
     for g, y in zip(_parts(cotangent), _parts(output), strict=True):
         if g is not None:
-            square += float((g * y.masked_fill(g == 0, 0)).square().sum())
+            square += float((g * y.masked_fill(g == 0, 0)).norm()) ** 2
     return UNIT * math.sqrt(square)
 
 
@@ -210,7 +215,7 @@ def _size(argument: Tensor, rule: Rule) -> Tensor:
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+    return standard_normal(like.shape, generator).to(like.dtype)
 
 
 def _parts(value: Any) -> tuple[Any, ...]:

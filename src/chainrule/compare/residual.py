@@ -166,23 +166,35 @@ def _residual(ref: Ref, sums: _Sums, recorded: Tensor, values: Mapping[str, Valu
     u = max(unit(dtype) for dtype in _dtypes(value, consumers, values))
     exact = double(recorded)
     stock = sums.stock.get(ref)
-    yardstick = units(double(stock) - expected, expected, bound, u) if stock is not None else Units(0, 0, 0)
-    own = units(exact - expected, expected, bound, u)
-    return Residual(ref, consumers, exact, expected, float(bound.norm()), u, own, yardstick)
+    yard = _Yard(expected, bound, u)
+    yardstick = yard.units(double(stock) - expected) if stock is not None else Units(0, 0, 0)
+    own = yard.units(exact - expected)
+    return Residual(ref, consumers, exact, expected, yard.size, u, own, yardstick)
 
 
-def units(r: Tensor, expected: Tensor, bound: Tensor, u: float) -> Units:
-    """The residual r in units of rounding; see `Units`."""
-    if r.numel() == 0:
-        return Units(0, 0, 0)
-    size = float(bound.norm())
-    if size == 0:
-        return Units(*(3 * (float("inf") if float(r.norm()) else 0.0,)))
-    floor = 1e-3 * size / bound.numel() ** 0.5  # an entry whose terms are all tiny is judged by its neighbours' size
-    entry = float((r.abs() / (bound + floor)).max()) / u
-    spread = float(((bound * expected) ** 2).sum().sqrt())
-    bias = abs(float((r * expected).sum())) / (u * spread) if spread else 0.0
-    return Units(float(r.norm()) / (u * size), entry, bias)
+class _Yard:
+    """What residuals of one value are measured with; made once for the user's and for torch's own.
+
+    expected  the gradient, bound the sum of absolute terms in it, u the rounding of the dtype
+    """
+
+    def __init__(self, expected: Tensor, bound: Tensor, u: float) -> None:
+        self.expected, self.u = expected.flatten(), u
+        self.size = float(bound.norm())
+        self.spread = float((bound * expected).norm())
+        # An entry whose terms are all tiny is judged by its neighbours' size.
+        self.entries = bound + 1e-3 * self.size / max(bound.numel(), 1) ** 0.5
+
+    def units(self, r: Tensor) -> Units:
+        """The residual r in units of rounding; see `Units`."""
+        if r.numel() == 0:
+            return Units(0, 0, 0)
+        norm = float(r.norm())
+        if self.size == 0:
+            return Units(*(3 * (float("inf") if norm else 0.0,)))
+        bias = abs(float(torch.dot(r.flatten(), self.expected))) / (self.u * self.spread) if self.spread else 0.0
+        entry = float((r / self.entries).abs_().max()) / self.u
+        return Units(norm / (self.u * self.size), entry, bias)
 
 
 def _dtypes(value: Tensor, consumers: tuple[Node, ...], values: Mapping[str, Value]) -> set[torch.dtype]:
