@@ -30,8 +30,8 @@ class Switch(NamedTuple):
 
 DECAYS: Mapping[str, Switch] = MappingProxyType(
     {
-        "coupled": Switch("L2 decay inside the moments (Adam)", "standard"),
-        "decoupled": Switch("decoupled decay (AdamW)", "standard"),
+        "coupled": Switch("", "standard"),
+        "decoupled": Switch("", "standard"),
         "after": Switch(
             "decay after the update",
             "disputed",
@@ -134,14 +134,18 @@ def _decayed(param: Tensor, moved: Tensor, settings: Settings, decay: str) -> Te
 def _named(decay: str, epsilon: str, correction: str) -> UpdateRule:
     switches = (DECAYS[decay], EPSILONS[epsilon], CORRECTIONS[correction])
     standings = {switch.standing for switch in switches}
+    family = "Adam" if decay in ("coupled", "growing inside") else "AdamW"
     return UpdateRule(
-        name=", ".join(switch.words for switch in switches if switch.words),
+        name=f"{family} ({', '.join(switch.words for switch in switches if switch.words)})",
         update=partial(update, decay=decay, epsilon=epsilon, correction=correction),
         needs=NEEDS,
-        standing="wrong" if "wrong" in standings else "disputed" if "disputed" in standings else "standard",
-        family="Adam" if decay in ("coupled", "growing inside") else "AdamW",
+        standing="wrong" if "wrong" in standings else "disputed",
+        family=family,
         remark=" ".join(switch.remark for switch in switches if switch.remark),
     )
 
 
-ADAM_READINGS = tuple(_named(*switches) for switches in product(DECAYS, EPSILONS, CORRECTIONS))
+STANDARD = (("coupled", "outside", "both"), ("decoupled", "outside", "both"))
+ADAM_READINGS = tuple(
+    _named(*switches) for switches in product(DECAYS, EPSILONS, CORRECTIONS) if switches not in STANDARD
+)

@@ -55,4 +55,4 @@ def orthogonal(matrix: Tensor, settings: Settings) -> Tensor:
     return wide.mT if tall else wide
 
 
-MUON = UpdateRule("Muon", update, ("lr", "momentum"), resolution=BFLOAT16_NEWTON_SCHULZ)
+MUON = UpdateRule("Muon", update, ("lr", "momentum"), resolution=BFLOAT16_NEWTON_SCHULZ, dimensions=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -99,7 +100,9 @@ def slips(rule: UpdateRule) -> tuple[UpdateRule, ...]:
 
     def slip(name: str, remark: str, alter: Alter) -> UpdateRule:
         formula = partial(altered, rule=rule.update, alter=alter)
-        return UpdateRule(f"{rule.name} {name}", formula, rule.needs, "wrong", rule.name, remark, rule.resolution)
+        return replace(
+            rule, name=f"{rule.name} {name}", update=formula, standing="wrong", family=rule.name, remark=remark
+        )
 
     found = [
         slip(
@@ -134,10 +137,11 @@ def reading(
     *,
     needs: tuple[str, ...] = ("lr",),
     standing: Literal["standard", "disputed", "wrong"] = "disputed",
-    resolution: float = 0.0,
+    like: UpdateRule | None = None,
 ) -> UpdateRule:
-    """Another reading of a family's formula."""
-    return UpdateRule(name, update, needs, standing, family, remark, resolution)
+    """Another reading of a family's formula; what it shares with the standard one is taken from `like`."""
+    like = like or UpdateRule(family, update)
+    return replace(like, name=name, update=update, needs=needs, standing=standing, family=family, remark=remark)
 
 
 _MOMENTUM = ("lr", "momentum")
@@ -188,7 +192,7 @@ OTHER_READINGS = (
             "The momentum must be made orthogonal: a mean of orthogonal matrices is none, and noise is amplified first.",
             needs=_MOMENTUM,
             standing="wrong",
-            resolution=MUON.resolution,
+            like=MUON,
         )
         for share in (True, False)
     ),
@@ -198,7 +202,7 @@ OTHER_READINGS = (
         partial(altered, rule=MUON.update, alter=lambda s: {**s, "adjust_lr_fn": "none"}),
         "Tall matrices move √(rows/columns) times less than torch's.",
         needs=_MOMENTUM,
-        resolution=MUON.resolution,
+        like=MUON,
     ),
     reading(
         "Adafactor",

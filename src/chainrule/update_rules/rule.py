@@ -35,6 +35,7 @@ class UpdateRule:
     family      name of the standard formula that this one is a reading of
     remark      what it does to training, and what to change; "" for a standard
     resolution  relative error of a step below which two honest implementations cannot be told apart; EXACT: only rounding
+    dimensions  that a parameter must have at least
     """
 
     name: str
@@ -44,6 +45,7 @@ class UpdateRule:
     family: str = ""
     remark: str = ""
     resolution: float = EXACT
+    dimensions: int = 0
 
 
 def uphill(grad: Tensor, settings: Settings) -> Tensor:

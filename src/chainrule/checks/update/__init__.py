@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-CHECKS: tuple[Any, ...] = ()
+from chainrule.checks.update import update_formula
+
+CHECKS: tuple[Any, ...] = (update_formula,)
 JUDGES: tuple[Any, ...] = ()
