@@ -219,9 +219,6 @@ PROTOCOL = [
         "zero_grad",
     ),
     Case("R13a", "generic", "step before backward", "step-without-gradient", step_first, "optimizer.step()"),
-    Case(
-        "R13b", "generic", "the first step before backward", "step-without-gradient", step_first_then_cleared, "step()"
-    ),
     Case("TC19b", "accelerate#2665", "optimizer of a copy", "step-without-gradient", optimizer_of_a_copy, "step()"),
     Case("L-twice", "own", "two steps per backward", "step-without-gradient", step_twice, "step()"),
     Case("R13b", "torch warns", "scheduler before optimizer", "scheduler-before-optimizer", scheduler_first, "StepLR"),

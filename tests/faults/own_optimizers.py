@@ -115,3 +115,21 @@ class Adafactor(Own):
         state["m"].mul_(beta1).add_(u * rate if self.slip else u, alpha=1 - beta1)
         p.add_(p, alpha=-group["weight_decay"] * rate)
         p.sub_(state["m"] if self.slip else rate * state["m"])
+
+
+class OnACopy(Own):
+    """Plain gradient descent that assigns a new tensor where it should write into the old one."""
+
+    def update(self, p, g, state, group):
+        if self.slip == "new tensor":
+            p = p - group["lr"] * g
+        elif self.slip == "state":
+            state.setdefault("master", p.clone()).sub_(group["lr"] * g)
+        elif self.slip == "seen once":  # which parameters have gradients is looked up in the first step only
+            self.seen = getattr(self, "seen", None) or {
+                id(q) for group in self.param_groups for q in group["params"][:2]
+            }
+            if id(p) in self.seen:
+                p.sub_(group["lr"] * g)
+        else:
+            p.sub_(group["lr"] * g)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+from torch import nn
+
 import chainrule as cr
 from faults import own_optimizers as own
 from faults.case import Case
@@ -105,4 +108,281 @@ FORMULAS = [
     ),
 ]
 
-CASES = FORMULAS
+
+def plain_step(model, batch, optimizer):
+    optimizer.zero_grad()
+    value = loss(model, batch)
+    value.backward()
+    optimizer.step()
+    return value
+
+
+def trained(optimizer, step=plain_step, model=None, data=None, **more):
+    """A classifier with an optimizer made from it, and a step."""
+    model = model or classifier()
+    return cr.Setup(model, loss, data or batches(), optimizer(model), step=step, **more)
+
+
+def own_descent(slip, broken):
+    return trained(lambda model: own.OnACopy(model.parameters(), slip if broken else "", lr=0.1))
+
+
+def lora_updates_a_copy(broken):
+    """The adapter's second matrix is trained in a copy that a wrapper holds (lora_B stays 0)."""
+    model = classifier()
+    for parameter in model.body.parameters():
+        parameter.requires_grad_(False)
+    trainable = list(model.head.parameters())
+    held = [nn.Parameter(p.detach().clone()) for p in trainable] if broken else trainable
+
+    def step(model, batch, optimizer):
+        model.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        for ours, theirs in zip(held, trainable, strict=True):
+            ours.grad = theirs.grad
+        optimizer.step()
+        return value
+
+    optimizer = torch.optim.SGD(trainable, lr=0.1)
+    if broken:
+
+        class Sharded(torch.optim.SGD):
+            @torch.no_grad()
+            def step(self, closure=None):
+                for p in held:
+                    p.sub_(0.1 * p.grad)
+
+        optimizer = Sharded(trainable, lr=0.1)
+    return cr.Setup(model, loss, batches(), optimizer, step=step)
+
+
+def put_back(broken):
+    """An average of the weights is written over them in each step."""
+    model = classifier()
+    kept = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    class WithAverage(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    if broken:
+                        p.copy_(kept[name])
+                    else:
+                        kept[name].lerp_(p, 0.1)
+
+    return cr.Setup(model, loss, batches(), WithAverage(model.parameters(), lr=0.1), step=plain_step)
+
+
+def rate_of_integers(broken):
+    """A warm-up that divides integers."""
+    model = classifier()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    warm = (lambda t: (t + 1) // 1000) if broken else (lambda t: (t + 1) / 1000)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm)
+
+    def step(model, batch, optimizer):
+        value = plain_step(model, batch, optimizer)
+        schedule.step()
+        return value
+
+    return cr.Setup(model, loss, batches(), optimizer, step=step)
+
+
+def narrow(make, dtype, broken):
+    """A model wholly in a narrow dtype; its twin keeps float32."""
+    model = classifier()
+    model = model.to(dtype) if broken else model
+
+    def narrow_loss(model, batch):
+        inputs, targets = batch
+        logits = model(inputs.to(next(model.parameters()).dtype))
+        return nn.functional.cross_entropy(logits.float(), targets)
+
+    return cr.Setup(model, narrow_loss, batches(), make(model.parameters()))
+
+
+def adamw(rate, **settings):
+    return lambda parameters: torch.optim.AdamW(parameters, lr=rate, **settings)
+
+
+def sgd(rate, **settings):
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate, **settings)
+
+
+def forgets_correction(broken):
+    """A class called AdamW whose bias correction is missing, seen in its real steps."""
+
+    class AdamW(torch.optim.AdamW):
+        @torch.no_grad()
+        def step(self, closure=None):
+            if not broken:
+                return super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    m = self.state[p].setdefault("exp_avg", torch.zeros_like(p)).lerp_(p.grad, 0.1)
+                    v = self.state[p].setdefault("exp_avg_sq", torch.zeros_like(p)).lerp_(p.grad**2, 0.001)
+                    p.sub_(group["lr"] * m / (v.sqrt() + group["eps"]))
+            return None
+
+    return trained(lambda model: AdamW(model.parameters(), lr=1e-3))
+
+
+def clipped_inside(broken):
+    """Weights are clamped inside the step of a class that still calls itself SGD."""
+
+    class SGD(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            if broken:
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        p.data.clamp_(-0.05, 0.05)
+
+    return trained(lambda model: SGD(model.parameters(), lr=0.1))
+
+
+def absurd(rate, sane, broken):
+    return trained(lambda model: torch.optim.SGD(model.parameters(), lr=rate if broken else sane))
+
+
+def clip_after(broken):
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        if not broken:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        if broken:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        return value
+
+    return trained(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), step)
+
+
+def clip_before_backward(broken):
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        if broken:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        value.backward()
+        if not broken:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        return value
+
+    return trained(lambda model: torch.optim.Adam(model.parameters(), lr=1e-3), step)
+
+
+def clip_scaled(broken):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        scaler.scale(value).backward()
+        if not broken:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return value
+
+    return trained(lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3), step)
+
+
+def clip_exhausted(broken):
+    model = classifier()
+    parameters = list(model.parameters())
+    empty = filter(lambda p: p.requires_grad, model.parameters())
+    optimizer = torch.optim.SGD(empty, lr=0.1)
+
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        nn.utils.clip_grad_norm_(list(empty) if broken else parameters, 0.05)
+        optimizer.step()
+        return value
+
+    return cr.Setup(model, loss, batches(), optimizer, step=step)
+
+
+def clip_by_the_square(broken):
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        total = sum(p.grad.pow(2).sum() for p in model.parameters())
+        nn.utils.clip_grads_with_norm_(model.parameters(), 0.05, total if broken else total.sqrt())
+        optimizer.step()
+        return value
+
+    return trained(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), step)
+
+
+def case(id, source, fault, check, build, where=""):
+    return Case(id, source, fault, check, build, where)
+
+
+EFFECTS = [
+    case(
+        "O20a", "DeepSpeed#7077", "the step makes a new tensor", "stuck-parameters", partial(own_descent, "new tensor")
+    ),
+    case("O20b", "DeepSpeed#7077", "the step moves a master copy", "stuck-parameters", partial(own_descent, "state")),
+    case(
+        "TC10",
+        "pytorch#115607",
+        "which parameters have gradients is remembered from the first step",
+        "stuck-parameters",
+        partial(own_descent, "seen once"),
+        "body.2.weight",
+    ),
+    case("O13", "peft#1402", "the adapter is updated in a copy", "stuck-parameters", lora_updates_a_copy),
+    case("O19", "diffusers#1864", "the average is written over the weights", "stuck-parameters", put_back),
+    case("R-rate", "own", "a warm-up that divides integers", "stuck-parameters", rate_of_integers, "Adam"),
+    case(
+        "O08a",
+        "OneTrainer#996",
+        "norm weights in bfloat16 never move",
+        "update-below-rounding",
+        partial(narrow, adamw(1e-3, weight_decay=0.0), torch.bfloat16),
+        "head.norm.weight",
+    ),
+    case(
+        "O08b",
+        "OneTrainer#996",
+        "weight decay is rounded away",
+        "update-below-rounding",
+        partial(narrow, adamw(5e-2, weight_decay=0.01), torch.bfloat16),
+        "weight_decay",
+    ),
+    case(
+        "O08c",
+        "training in bfloat16",
+        "matrices in bfloat16 stand still",
+        "update-below-rounding",
+        partial(narrow, adamw(1e-5), torch.bfloat16),
+    ),
+    case(
+        "O08d",
+        "training in float16",
+        "SGD in float16 stands still",
+        "update-below-rounding",
+        partial(narrow, sgd(1e-4, momentum=0.9), torch.float16),
+    ),
+    case("O02d", "own", "no bias correction in the real step", "step-mismatch", forgets_correction),
+    case("U-clamp", "own", "weights clamped inside the step", "step-mismatch", clipped_inside),
+    case("S12c", "SO 48934338", "a rate a thousand times too high", "update-ratio", partial(absurd, 1e4, 0.1), "SGD"),
+    case("S13c", "SO 59106542", "a rate that changes nothing", "update-ratio", partial(absurd, 1e-7, 0.1), "SGD"),
+    case("O15a", "VGRNN#4", "clip after step", "clip-order", clip_after, "clip_grad_norm_"),
+    case("O15b", "own", "clip before backward", "clip-order", clip_before_backward, "clip_grad_norm_"),
+    case("D08", "DeepSpeed PR#2695", "clip before unscale", "clip-before-unscale", clip_scaled, "clip_grad_norm_"),
+    case("O15c", "own", "an exhausted generator is clipped", "clip-without-effect", clip_exhausted, "clip_grad_norm_"),
+    case("O17", "entrenar#311", "clip by the squared norm", "clip-without-effect", clip_by_the_square, "clip"),
+]
+
+CASES = [*FORMULAS, *EFFECTS]

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule.checks.update import update_formula
+from chainrule.checks.update import (
+    clip_before_unscale,
+    clip_order,
+    clip_without_effect,
+    step_mismatch,
+    stuck_parameters,
+    update_below_rounding,
+    update_formula,
+    update_ratio,
+)
 
 CHECKS: tuple[Any, ...] = (update_formula,)
-JUDGES: tuple[Any, ...] = ()
+JUDGES: tuple[Any, ...] = (
+    stuck_parameters,
+    update_below_rounding,
+    step_mismatch,
+    update_ratio,
+    clip_order,
+    clip_before_unscale,
+    clip_without_effect,
+)

@@ -1,0 +1,90 @@
+"""step-mismatch: a step of the running loop did not do what the optimizer's formula says.
+
+What it checks
+    The parameters after a real step equal the formula, computed in float64 from the values, gradients, state and settings
+    that the step began with.
+Why it matters
+    update-formula tries a copy; this looks at the step itself: at the user's shapes, dtype, memory layout and compiler, and at
+    whatever else changes parameters inside of the step.
+How it decides
+    Each entry: |formula - after| <= 4 u (|before| + |after|) + 64 u · max|step|: a few roundings where the result is stored, and
+    those of the moments, in units of the parameter's dtype. A step below rounding can thus never be called wrong.
+Broken
+    def step(self):                                      # a subclass of one's own called AdamW
+        p.sub_(group["lr"] * m / (v.sqrt() + eps))       # bias correction forgotten
+Repaired
+    class MyOwn(Optimizer): ...                          # another formula under a name of its own
+Limits
+    Fused optimizers that unscale inside their step, and gradients changed by the optimizer's own hooks, are not judged. A
+    decay in the wrong place, of size lr · decay of the step, is below rounding here and is found by update-formula.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from chainrule.checks.update.expected import Move, moves
+from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.tolerance import unit
+from chainrule.watch.observed import Observed
+
+NAME = "step-mismatch"
+STORING, MOMENTS = 4.0, 64.0  # in units of rounding
+
+
+def judge(observed: Observed) -> Outcome:
+    """Whether the recorded steps are those of the formula."""
+    scaled = any(observed.of("scale"))
+    seen = [m for m in moves(observed) if m.expected is not None and not (scaled and m.settings.get("fused"))]
+    if not seen:
+        return NotRun("no step of an optimizer whose formula is known was looked at")
+    wrong: dict[str, list[Move]] = {}
+    for move in seen:
+        if _excess(move) > 1:
+            wrong.setdefault(move.record.optimizer, []).append(move)
+    return [_finding(name, own, seen) for name, own in wrong.items()]
+
+
+def _difference(move: Move) -> Tensor:
+    assert move.expected is not None
+    return (move.expected - move.after.double()).abs()
+
+
+def _excess(move: Move) -> float:
+    """The largest difference in units of what is allowed."""
+    assert move.expected is not None
+    assert move.rule is not None
+    should = move.expected - move.before.double()
+    if move.rule.resolution:
+        allowed = move.rule.resolution * should.norm() + move.rounding.norm()
+        return float(_difference(move).norm() / allowed.clamp(min=1e-300))
+    largest = should.abs().max()
+    allowed = STORING * move.rounding + MOMENTS * unit(move.before.dtype) * largest
+    return float((_difference(move) / allowed.clamp(min=1e-300)).max())
+
+
+def _finding(name: str, wrong: list[Move], seen: list[Move]) -> Finding:
+    move = max(wrong, key=_excess)
+    assert move.expected is not None
+    assert move.rule is not None
+    place = int(_difference(move).argmax())
+    theirs = float(move.step.flatten()[place])
+    ours = float((move.expected - move.before.double()).flatten()[place])
+    paths = list(dict.fromkeys(m.path for m in wrong))
+    return Finding(
+        check=NAME,
+        severity="warning",
+        where=move.path,
+        source=move.record.line,
+        message=f"a step of {name} is not that of {move.rule.name}: {move.path} moved by {theirs:.3g} where the formula "
+        f"gives {ours:.3g}",
+        evidence={"optimizer": name, "step": move.record.number, "parameters": paths[:50], "excess": _excess(move)},
+        rows=(
+            ("moved by", f"{theirs:+.6e}", f"worst entry of {move.path}, step {move.record.number}"),
+            (f"formula of {move.rule.name}", f"{ours:+.6e}", f"{_excess(move):.1e} times what rounding allows"),
+        ),
+        notes=(
+            f"{len(paths)} of {len({m.path for m in seen})} parameters differ. Something else changes parameters or gradients "
+            "inside of the step, or the class has another formula than its name says.",
+        ),
+    )
