@@ -1,7 +1,9 @@
-"""Checks of what each output depends on, read from gradients."""
+"""Checks of which inputs an output depends on, read from gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
-CHECKS: tuple[Any, ...] = ()
+from chainrule.checks.dependence import batch_leak, future_leak, target_alignment
+
+CHECKS: tuple[Any, ...] = (future_leak, target_alignment, batch_leak)
