@@ -13,7 +13,7 @@ from chainrule.compare.batched import Forms
 from chainrule.compare.entry_lines import EntryLines
 from chainrule.compare.lines import LossLines
 from chainrule.graph import Graph
-from chainrule.numdiff.directions import COUNT, error_bound
+from chainrule.numdiff.directions import COUNT, error_bound, standard_normal
 from chainrule.numdiff.stencils import CENTRAL, ORDER_8, PLAIN_CENTRAL, Estimate, Line, Stencil, apply, better, order8
 from chainrule.numdiff.steps import LONGEST, rms, second_step
 
@@ -65,7 +65,7 @@ def norm_bound(lines: LossLines, indices: Tensor, gradient: Tensor, noise: float
     step = torch.tensor([LONGEST * (rms(tensor) or 1.0)], dtype=torch.float64)
     errors, bars = [], []
     for _ in range(COUNT):
-        v = torch.randn(len(indices), generator=generator, dtype=torch.float64)
+        v = standard_normal((len(indices),), generator)
         direction = torch.zeros_like(tensor).view(-1).index_put((indices,), v).view(1, *tensor.shape)
         slope = order8(lines.prepare({ref: direction}).line(), step, noise)
         assert slope.bar is not None

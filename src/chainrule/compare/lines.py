@@ -23,6 +23,7 @@ from chainrule.compare.pencil import Pencil, find_pencils, mixed
 from chainrule.compare.rows import Rows, moving_rows
 from chainrule.compare.suffix import Suffix, dependents
 from chainrule.graph import Graph, Node, Ref, Value
+from chainrule.numdiff.directions import standard_normal
 from chainrule.numdiff.noise import measure_noise
 from chainrule.numdiff.stencils import Line
 from chainrule.numdiff.steps import rms
@@ -166,13 +167,15 @@ def graph_noise(graph: Graph, base: Mapping[str, Value]) -> tuple[float, int]:
     generator = torch.Generator().manual_seed(0)
     tensors = {Ref(leaf.name): base[leaf.name] for leaf in graph.leaves.values() if leaf.trainable}
     direction = {
-        ref: (rms(tensor) or 1.0) * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        for ref, tensor in tensors.items()
+        ref: standard_normal(tensor.shape, generator).mul_(rms(tensor) or 1.0) for ref, tensor in tensors.items()
     }
     suffix = Suffix(dependents(graph, tuple(tensors)), graph.output, base, frozen=True)
 
+    def at(t: float) -> Tensor:
+        return suffix.loss({ref: torch.add(x, direction[ref], alpha=t) for ref, x in tensors.items()})
+
     def line(offsets: Tensor) -> Tensor:
-        return torch.stack([suffix.loss({r: x + t * direction[r] for r, x in tensors.items()}) for t in offsets])
+        return torch.stack([at(t) for t in offsets.tolist()])
 
     noise = measure_noise(line)
     return noise.level, noise.evaluations
