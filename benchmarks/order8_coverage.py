@@ -6,7 +6,7 @@ Entries drawn evenly from every parameter of a GELU and a ReLU transformer (embe
 CNN, with weights of rms 0.02 and 1. The truth is torch.autograd in float64. Errors are relative to the root mean square
 of the parameter's gradient; where that is zero within rounding (an attention key's bias), to the model's largest.
 The rivals get the same loss with the same branches held, on a random part of the entries: the 2-point difference of
-torch.autograd.gradcheck (eps 1e-6) and numdifftools.Derivative with its defaults.
+torch.autograd.gradcheck (eps 1e-6) and numdifftools.Derivative (0.11 or later) with its defaults.
 """
 
 from __future__ import annotations
@@ -206,9 +206,9 @@ def compare_rivals(
         evaluations = 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value, info = numdifftools.Derivative(np.vectorize(at, otypes=[float]), full_output=True)(np.array([0.0]))
-        error = abs(float(value[0]) - truth)
-        inside = torch.tensor([error <= float(np.ravel(info.error_estimate)[0])])
+            found = numdifftools.Derivative(np.vectorize(at, otypes=[float]), full_output=True)(np.array([0.0]))
+        error = abs(float(found.estimate[0]) - truth)
+        inside = torch.tensor([error <= float(found.error_estimate[0])])
         tallies["numdifftools"].add(torch.tensor([error / size]), inside, evaluations)
 
 
