@@ -48,6 +48,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class NotRun:
+    """Why a check could not be made here.
+
+    reason   a clause for the report: "the model takes no sequence"
+    missing  True if something is missing that the user could give, which the text report says; False if there is nothing
+             of the kind that the check looks at
+    """
+
+    reason: str
+    missing: bool = False
+
+
+@dataclass(frozen=True)
 class StageResult:
     """What one stage of a check did: its outcome, what it could have seen, and what it cost.
 
@@ -55,6 +68,7 @@ class StageResult:
     verdict     of this stage alone; None if it was skipped
     summary     one line for the report, e.g. "124,439,808 entries of 148 parameters agree"
     resolution  smallest relative error that this stage could have seen; None where that has no meaning
+    not_run     check -> why it could not be made, of a stage that is a group of checks
     """
 
     name: str
@@ -62,13 +76,7 @@ class StageResult:
     summary: str
     resolution: float | None = None
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """Why a check could not be made here, as a clause for the report: "the model takes no sequence"."""
-
-    reason: str
+    not_run: Mapping[str, NotRun] = field(default_factory=dict)
 
 
 # What a check that is no gradient stage returns.

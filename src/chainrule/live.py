@@ -51,13 +51,14 @@ class Watch:
     @property
     def report(self) -> Report:
         """Preflight and watch in one."""
-        stages = [stage for report in self._preflights for stage in report.stages]
+        numbered = [(f" ({n})" if n > 1 else "", report) for n, report in enumerate(self._preflights, 1)]
+        stages = [replace(stage, name=stage.name + number) for number, report in numbered for stage in report.stages]
         stages += [StageResult("preflight", None, f"not possible: {reason}") for reason in self._refused]
         findings = [finding for report in self._preflights for finding in report.findings]
         return Report(
             findings=(*findings, *self._found),
             stages=(*stages, *self._groups.values()),
-            subject=tuple(line for report in self._preflights for line in report.subject),
+            subject=tuple((label + number, line) for number, report in numbered for label, line in report.subject),
             seed=self._seed,
             versions=versions(),
             command=self._command,
@@ -76,7 +77,7 @@ class Watch:
         check_finite(graph, loss_of(graph, values), values)
         setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizer)
         subject = Subject(setup, iteration.batch, graph, self._seed, self._command, iteration.tape)
-        report = report_on(subject, self._only, lambda _: None)
+        report = report_on(subject, self._only, lambda _: None, without=("loop",))
         place = (
             (("loss", f"{iteration.line.file}:{iteration.line.line}  {iteration.line.code}"),) if iteration.line else ()
         )
@@ -153,6 +154,7 @@ def watch(
         on_step=stepped,
         on_update=updated,
         on_backward=scout.loss_reached,
+        before_step=scout.step_reached,
     )
     try:
         with scout.armed(), observer.watching():

@@ -43,9 +43,9 @@ def known_checks(only: Collection[str]) -> frozenset[str]:
     return frozenset(only)
 
 
-def report_on(subject: Subject, only: Collection[str], announce: Announce) -> Report:
-    """Run the checks and put what they say into a report."""
-    results, findings = examine(subject, only, announce)
+def report_on(subject: Subject, only: Collection[str], announce: Announce, *, without: Collection[str] = ()) -> Report:
+    """Run the checks, those of some groups left out, and put what they say into a report."""
+    results, findings = examine(subject, only, announce, without)
     return Report(
         findings=findings,
         stages=results,
@@ -66,10 +66,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def examine(subject: Subject, only: Collection[str], announce: Announce) -> Results:
+def examine(subject: Subject, only: Collection[str], announce: Announce, without: Collection[str] = ()) -> Results:
     """Run the checks named in `only`; if it is empty, all but those that are dear."""
     results, findings = _stages(subject, only, announce)
-    for result, found in _groups(subject, only, announce):
+    for result, found in _groups(subject, only, announce, without):
         results.append(result)
         findings += found
     return tuple(results), tuple(findings)
@@ -101,7 +101,11 @@ def _known(finding: Finding, findings: list[Finding]) -> bool:
 
 def _groups(subject: Subject, only: Collection[str], announce: Announce) -> Iterator[tuple[StageResult, list[Finding]]]:
     """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
-    judges = {group: [check for check in table if not only or check.NAME in only] for group, table in JUDGES.items()}
+    judges = {
+        group: [check for check in table if not only or check.NAME in only]
+        for group, table in JUDGES.items()
+        if group not in without
+    }
     if any(judges.values()):
         announce("rehearsal")
     rehearsed = _rehearsed(judges, subject.setup)
@@ -121,7 +125,7 @@ def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[s
     """What the judges say of a few steps that a copy of this process makes."""
     reason = "no optimizer is given" if setup.optimizer is None else why_not()
     own = setup.step is not None  # chainrule's own step makes the right calls; to judge their order says nothing
-    unjudged = {"loop": judges["loop"]} if judges["loop"] and not own and not reason else {}
+    unjudged = {"loop": judges["loop"]} if judges.get("loop") and not own and not reason else {}
     judges = {group: table for group, table in judges.items() if group not in unjudged}
     skipped = {group: _not_run(table, "no Setup.step is given") for group, table in unjudged.items()}
     if not reason and any(judges.values()):
@@ -135,7 +139,7 @@ def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[s
 
 
 def _not_run(table: list[LoopCheck], reason: str) -> Outcomes:
-    return [(check.NAME, NotRun(reason)) for check in table]
+    return [(check.NAME, NotRun(reason, missing=True)) for check in table]
 
 
 def _rehearse(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:

@@ -59,7 +59,7 @@ class Adjoints:
                 "the loss depends on no parameter that requires grad: nothing can be trained. "
                 "Look for .detach(), torch.no_grad() or .item() between the parameters and the loss"
             )
-        before = {leaf: leaf.grad for leaf in leaves_of(loss)}
+        before = {leaf: leaf.grad for leaf in (*leaves_of(loss), *own.values())}
         for leaf in before:
             leaf.grad = None
         self.listening = True

@@ -66,7 +66,7 @@ class LiveTape:
             return {place: self._state.use(tensor) for place, tensor in tensors_of(value).items()}
 
     def finish(self, loss: Tensor) -> Tape:
-        """Stop writing down, run the loss's backward, and return what was recorded.
+        """Stop writing down, run the loss's backward, leave its gradients in place, and return what was recorded.
 
         Raises SetupError if the loss is no scalar or depends on no parameter.
         """
@@ -74,6 +74,9 @@ class LiveTape:
         value = scalar(loss)
         outputs = {"": self._state.use(value), **mutated(self._root, self._inputs, self._memory)}
         self._adjoints.backward(value, self._inputs.parameters)
+        for ref, parameter in self._inputs.parameters.items():
+            if ref in self._adjoints.recorded:
+                parameter.grad = self._adjoints.recorded[ref].to(parameter.dtype).clone()
         return tape(self._book, self._adjoints, tuple(self._applications), outputs, value)
 
 

@@ -74,17 +74,21 @@ def summarised(group: str, run: Callable[[], Outcomes]) -> tuple[StageResult, li
     start = time.perf_counter()
     outcomes = run()
     findings = [finding for _, outcome in outcomes if not isinstance(outcome, NotRun) for finding in outcome]
-    not_run = {name: outcome.reason for name, outcome in outcomes if isinstance(outcome, NotRun)}
+    not_run = {name: outcome for name, outcome in outcomes if isinstance(outcome, NotRun)}
     verdict = None if len(not_run) == len(outcomes) else verdict_of(tuple(findings))
-    return StageResult(group, verdict, _summary(outcomes, not_run), None, time.perf_counter() - start), findings
+    seconds = time.perf_counter() - start
+    return StageResult(group, verdict, _summary(outcomes, len(not_run)), None, seconds, not_run), findings
 
 
-def _summary(outcomes: Outcomes, not_run: Mapping[str, str]) -> str:
+def _summary(outcomes: Outcomes, not_run: int) -> str:
     speaking = [name for name, outcome in outcomes if not isinstance(outcome, NotRun) and outcome]
-    silent = len(outcomes) - len(speaking) - len(not_run)
-    parts = [f"{', '.join(speaking)} found something" if speaking else "", f"{silent} checks silent" if silent else ""]
-    reasons: dict[str, list[str]] = {}
-    for name, reason in not_run.items():
-        reasons.setdefault(reason, []).append(name)
-    parts += [f"not run: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
-    return "; ".join(part for part in parts if part) or "no check"
+    silent = len(outcomes) - len(speaking) - not_run
+    return ", ".join(
+        part
+        for part in (
+            f"{' and '.join(speaking)} found something" if speaking else "",
+            f"{silent} {'check' if silent == 1 else 'checks'} silent" if silent else "",
+            f"{not_run} not run" if not_run else "",
+        )
+        if part
+    )

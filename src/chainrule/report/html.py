@@ -54,8 +54,10 @@ def _stages(contents: Contents) -> str:
 def _stage(stage: StageResult) -> str:
     verdict = words.outcome(stage)
     spent = words.duration(stage.seconds) if stage.verdict else ""
+    reasons = "".join(f"<li>{escape(name)}: {escape(refusal.reason)}</li>" for name, refusal in stage.not_run.items())
+    not_run = f"<details><summary>not run</summary><ul>{reasons}</ul></details>" if reasons else ""
     return f"""<tr class="{verdict}"><td class="outcome">{verdict}</td><td class="name">{escape(stage.name)}</td>
-<td class="said">{escape(stage.summary)}</td><td class="number">{words.resolution(stage)}</td>
+<td class="said">{escape(stage.summary)}{not_run}</td><td class="number">{words.resolution(stage)}</td>
 <td class="sight">{_ruler(stage)}</td><td class="number">{spent}</td></tr>
 """
 

@@ -2,7 +2,7 @@
 
 {"ok": bool, "verdict": "pass" | "fail" | "unresolved",
  "findings": [{"check", "severity", "where", "source": {"file", "line", "code"} | null, "message", "evidence", ...}],
- "stages": [{"name", "verdict": ... | null, "summary", "resolution": number | null, "seconds"}],
+ "stages": [{"name", "verdict": ... | null, "summary", "resolution": number | null, "seconds", "not_run"}],
  "subject", "notes", "seed", "versions", "command"}
 """
 
@@ -72,5 +72,6 @@ def _stage(stage: StageResult) -> dict[str, Any]:
         "verdict": stage.verdict,
         "summary": stage.summary,
         "resolution": plain(stage.resolution),
+        "not_run": {name: refusal.reason for name, refusal in stage.not_run.items()},
         "seconds": plain(stage.seconds),
     }

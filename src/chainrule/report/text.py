@@ -24,7 +24,8 @@ def text(contents: Contents, width: int = 100) -> str:
 
 def closing(contents: Contents, stages: tuple[StageResult, ...], width: int = 100) -> str:
     """The last words on something that was reported on as it went: these stages, and the verdict of all."""
-    last = [*_stages(stages, width), (), *_verdict(contents, width)]
+    blocks = [block for block in (_stages(stages, width), _not_run(stages, width)) if block]
+    last = [*(line for block in blocks for line in (*block, ())), *_verdict(contents, width)]
     return "\n".join("".join(part for part, _ in line).rstrip() for line in last)
 
 
@@ -36,7 +37,8 @@ def finding_text(finding: Finding, width: int = 100) -> str:
 def lines(contents: Contents, width: int = 100) -> Iterator[Line]:
     """The report line by line: subject, stages, findings with the worst first, verdict."""
     width = min(max(width, NARROWEST), WIDEST)
-    for block in (_subject(contents, width), _stages(contents.stages, width), *_findings(contents, width)):
+    blocks = (_subject(contents, width), _stages(contents.stages, width), _not_run(contents.stages, width))
+    for block in (*blocks, *_findings(contents, width)):
         if block:
             yield from block
             yield ()
@@ -73,6 +75,20 @@ def _stage(stage: StageResult, column: int, width: int) -> Iterator[Line]:
     yield ((f"  {verdict:<12}", verdict), (label, "where"), (f"{first:<{room}}", ""), (right, "quiet"))
     for line in rest:
         yield ((" " * (14 + len(label)) + line, ""),)
+
+
+def _not_run(stages: tuple[StageResult, ...], width: int) -> list[Line]:
+    """Which checks could not be made for want of something that the user could give, by what is missing."""
+    sentences = []
+    for stage in stages:
+        reasons: dict[str, list[str]] = {}
+        for name, refusal in stage.not_run.items():
+            if refusal.missing:
+                reasons.setdefault(refusal.reason, []).append(name)
+        for reason, names in reasons.items():
+            what = ", ".join(names) if len(names) < 4 else f"{len(names)} checks of {stage.name}"
+            sentences.append(f"not run: {what} ({reason})")
+    return [line for sentence in sentences for line in _paragraph(sentence, width, indent="  ", role="quiet")]
 
 
 def _findings(contents: Contents, width: int) -> list[list[Line]]:

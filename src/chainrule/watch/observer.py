@@ -33,7 +33,8 @@ class Observer:
     models      whose parameters get their paths as names; found by what the optimizer holds if there are none
     on_step     called after each step that was looked at closely, with what was observed so far
     on_update   called after every step, with the number of steps so far
-    on_backward called with each loss that is about to be differentiated
+    on_backward called with each loss that is about to be differentiated; True says that it has been done
+    before_step called with each optimizer that is about to make a step
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Observer:
         *,
         on_step: Callable[[Observed], None] = lambda _: None,
         on_update: Callable[[int], None] = lambda _: None,
-        on_backward: Callable[[Tensor], None] = lambda _: None,
+        on_backward: Callable[[Tensor], bool] = lambda _: False,
+        before_step: Callable[[Optimizer], None] = lambda _: None,
     ) -> None:
         self.observed = Observed()
         self.names = Names(models)
         self.optimizers: list[Optimizer] = []
         self._on_step, self._on_update, self._on_backward = on_step, on_update, on_backward
+        self._ahead_of_step = before_step
         self._loaders = Loaders(self.names, self._say)
         self._updates = 0
         self._numbers: dict[int, int] = {}
@@ -57,6 +60,7 @@ class Observer:
         self._stepped = False
         self._loss: float | None = None
         self._depth = 0
+        self._stepping: list[int] = []
 
     @contextmanager
     def watching(self) -> Iterator[Observed]:
@@ -80,10 +84,11 @@ class Observer:
     def _patches(self) -> list[tuple[Any, str, Around]]:
         schedulers = [kind for kind in vars(lr_scheduler).values() if isinstance(kind, type)]
         return [
-            (torch.autograd, "backward", before(self._backward)),
+            (torch.autograd, "backward", self._around_backward),
             (Optimizer, "zero_grad", before(self._zero_grad)),
             (nn.Module, "zero_grad", before(self._zero_grad)),
             (clip_grad, "_clip_grads_with_norm_", self._around_clip),
+            (nn.utils, "clip_grads_with_norm_", self._around_clip),
             (clip_grad, "clip_grad_value_", and_then(self._clipped_value)),
             (nn.utils, "clip_grad_value_", and_then(self._clipped_value)),
             (GradScaler, "scale", and_then(self._scaled_loss)),
@@ -92,6 +97,7 @@ class Observer:
             (nn.Module, "load_state_dict", and_then(self._loaded_model)),
             (Optimizer, "load_state_dict", and_then(self._loaded_optimizer)),
             (torch, "save", before(self._saved)),
+            (torch, "load", and_then(self._loaded_file)),
             *(
                 (kind, "step", self._around_schedule)
                 for kind in schedulers
@@ -104,10 +110,18 @@ class Observer:
         where = Line(line.file, line.line, line.code) if line else None
         self.observed.events.append(Event(kind, self._updates, who, where, numbers))
 
-    def _backward(self, tensors: Any, *_: Any, create_graph: bool = False, **__: Any) -> None:
-        loss = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-        if not isinstance(loss, Tensor):
-            return
+    def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            loss = tensors if isinstance(tensors, Tensor) else next(iter(tensors := tuple(tensors)), None)
+            if isinstance(loss, Tensor):
+                self._backward(loss, bool(kwargs.get("create_graph", len(args) > 2 and args[2])))
+                if self._on_backward(loss):
+                    return
+            original(tensors, *args, **kwargs)
+
+        return call
+
+    def _backward(self, loss: Tensor, create_graph: bool) -> None:
         value = float(loss.detach()) if loss.numel() == 1 and (self.close or loss.device.type == "cpu") else None
         self._loss = value
         self._say(
@@ -119,7 +133,6 @@ class Observer:
             scaled=id(loss) in self._scaled,
         )
         self._scaled.clear()
-        self._on_backward(loss)
 
     def _zero_grad(self, owner: Any, *_: Any, **__: Any) -> None:
         held = _parameters(owner) if isinstance(owner, Optimizer) else owner.parameters()
@@ -177,6 +190,12 @@ class Observer:
         return call
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._stepping.append(id(optimizer))
+        if (
+            self._stepping.count(id(optimizer)) > 1
+        ):  # a class that overrides `step` calls its parent's, with hooks again
+            return
+        self._ahead_of_step(optimizer)
         if all(optimizer is not known for known in self.optimizers):
             self.optimizers.append(optimizer)
         closure = kwargs.get("closure") or next((arg for arg in args if callable(arg) and arg is not optimizer), None)
@@ -185,6 +204,10 @@ class Observer:
             self._look = StepLook(optimizer, self.names.of(optimizer), number, self.names.parameters(optimizer))
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if id(optimizer) in self._stepping:
+            self._stepping.remove(id(optimizer))
+        if id(optimizer) in self._stepping:
+            return
         self._stepped = True
         self._count(optimizer, skipped=False)
 
@@ -216,15 +239,26 @@ class Observer:
             events = self.observed.events
             events[:] = [e for e in events if e.kind in _LASTING or e.update < 3 or e.update >= oldest]
 
-    def _loaded_model(self, _: Any, model: nn.Module, state: Any, *__: Any, **___: Any) -> None:
-        self._say("load", self.names.of(model), look_up=True, what="model", keys=len(state))
+    def _loaded_model(self, found: Any, model: nn.Module, state: Any, *_: Any, **__: Any) -> None:
+        missing = list(getattr(found, "missing_keys", ()))[:1000]
+        self._say("load", self.names.of(model), look_up=True, what="model", keys=len(state), missing=missing)
 
     def _loaded_optimizer(self, _: Any, optimizer: Optimizer, state: Any) -> None:
         self._say("load", self.names.of(optimizer), look_up=True, what="optimizer", keys=len(state.get("state", ())))
 
     def _saved(self, thing: Any, *_: Any, **__: Any) -> None:
-        keys = sorted(map(str, thing)) if isinstance(thing, dict) else [type(thing).__name__]
-        self._say("save", look_up=True, what="file", keys=keys[:1000])
+        self._say("save", look_up=True, what="file", keys=_keys(thing))
+
+    def _loaded_file(self, thing: Any, *_: Any, **__: Any) -> None:
+        self._say("load", look_up=True, what="file", keys=_keys(thing))
+
+
+def _keys(thing: Any) -> list[str]:
+    """The names in a saved dictionary, and "outer/inner" for those of dictionaries in it; the class of anything else."""
+    if not isinstance(thing, dict):
+        return [type(thing).__name__]
+    inner = [f"{key}/{name}" for key, value in thing.items() if isinstance(value, dict) for name in value]
+    return sorted([*map(str, thing), *inner])[:1000]
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from chainrule.autodiff.evaluate import run_node, value_of
@@ -21,15 +23,18 @@ class ReplayedLoss:
     graph    of the recorded iteration
     outputs  the graph's value for each tensor that the module returned, by its place
     module   what the program called
+    autocast opens the autocast regions that were open around that call; what follows holds its casts itself
     """
 
     graph: Graph
     outputs: Mapping[str, Ref]
     module: nn.Module
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, model: nn.Module, batch: Arguments) -> Tensor:
         """The loss for other arguments, or other parameters, of the recorded shapes."""
-        made = tensors_of(self.module(*batch.args, **batch.kwargs))
+        with self.autocast():
+            made = tensors_of(self.module(*batch.args, **batch.kwargs))
         values = self._leaves(model)
         for place, ref in self.outputs.items():
             if ref.name in self._names:
@@ -79,3 +84,17 @@ def _put(values: dict[str, Value], ref: Ref, tensor: Tensor) -> None:
         items = values.get(ref.name, ())
         items += (None,) * (ref.index + 1 - len(items))
         values[ref.name] = (*items[: ref.index], tensor, *items[ref.index + 1 :])
+
+
+def autocast_now() -> Callable[[], AbstractContextManager[None]]:
+    """What opens the autocast regions that are open now."""
+    open_now = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+
+    @contextmanager
+    def regions() -> Iterator[None]:
+        with ExitStack() as stack:
+            for kind, dtype in open_now:
+                stack.enter_context(torch.autocast(kind, dtype=dtype))
+            yield
+
+    return regions

@@ -1,8 +1,9 @@
 """The preflight of a running program: a copy of the process goes ahead, records the first iteration, and is examined.
 
 At the first call of a model that an optimizer trains, the process forks. The child switches the tape on and lets the
-program run to its loss; there it stops, is examined, and sends what was found. The parent waits, and then makes the very
-same call with nothing switched on: whatever the examination did, the program cannot tell.
+program run to its first backward, and on, without the tape, to the step that uses it, which says whose loss it was. There
+it stops, is examined, and sends what was found. The parent waits, and then makes the very same call with nothing switched
+on: whatever the examination did, the program cannot tell.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ from chainrule.capture.tape_live import Arguments, LiveTape
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
 from chainrule.watch.copies import WorkFailedError, be_quiet, fork, received, send_and_exit, why_not
-from chainrule.watch.names import roots_of
+from chainrule.watch.models import holding, models_of, restricted
 from chainrule.watch.patches import Around, all_patched
-from chainrule.watch.replay import ReplayedLoss
+from chainrule.watch.replay import ReplayedLoss, autocast_now
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
 MOST = 3  # preflights of one program: one for each optimizer that trains something of its own
@@ -73,6 +74,7 @@ class Scout:
         self._examine, self._tell, self._give_up = examine, tell, give_up
         self._optimizers: list[Optimizer] = []
         self._examined: set[int] = set()  # optimizers
+        self._waiting = 0  # the optimizer whose model was called
         self._sent = 0
         self._inlet = -1  # of the pipe to the parent, in a child
         self._ahead: _Ahead | None = None
@@ -87,12 +89,12 @@ class Scout:
             try:
                 yield
             except BaseException as error:
-                if self.is_copy:  # the program failed in the copy; it will fail in the parent too, and say so there
-                    self._leave(False, f"the program raised {type(error).__name__}: {error}")
+                if self.is_copy:  # if it fails in the parent too, that is where it says so
+                    self._stop(f"the program raised {type(error).__name__}: {error}")
                 raise
             finally:
                 if self.is_copy:
-                    self._leave(False, "the program ended before a loss was differentiated")
+                    self._stop("the program ended before a loss was differentiated")
                 self._disarm()
 
     @property
@@ -100,12 +102,39 @@ class Scout:
         """True in the copy that went ahead."""
         return self._inlet >= 0
 
-    def loss_reached(self, loss: Tensor) -> None:
-        """The program is about to differentiate its loss: in the copy, the end of the way."""
+    def loss_reached(self, loss: Tensor) -> bool:
+        """The program is about to differentiate its loss: in the copy the tape ends; with a second loss, so does the way.
+
+        True if that differentiated it, so that the program need not.
+        """
         ahead = self._ahead
-        if self.is_copy and ahead is not None and ahead.trains(loss):
-            self._ahead = None  # the examination differentiates too
-            self._leave(*ahead.examined(loss, self._examine))
+        if not self.is_copy or ahead is None:
+            return False
+        if not self._is_new(loss):  # with no gradients its optimizer changes nothing; the copy goes on to the next loss
+            return True
+        if ahead.iteration is not None:
+            self._stop("")
+        self._ahead = None  # the tape differentiates the loss too
+        try:
+            ahead.finish(loss)
+        except BaseException as error:
+            self._leave(False, _words(error))
+        self._ahead = ahead
+        return True
+
+    def _is_new(self, loss: Tensor) -> bool:
+        """Whether the loss reaches something that an optimizer trains which was not examined yet, or that none holds."""
+        reached = {id(leaf) for leaf in leaves_of(loss)} if loss.grad_fn is not None else set()
+        known = [optimizer for optimizer in self._optimizers if id(optimizer) in self._examined - {self._waiting}]
+        return bool(
+            reached - {id(p) for optimizer in known for group in optimizer.param_groups for p in group["params"]}
+        )
+
+    def step_reached(self, optimizer: Optimizer) -> None:
+        """The program is about to make an optimizer's step: in the copy, the end of the way."""
+        if self.is_copy and self._ahead is not None and self._ahead.iteration is not None:
+            self._ahead.optimizer = optimizer
+            self._stop("")
 
     def updated(self) -> None:
         """The program has updated something: if another optimizer is still unexamined, look out for its model."""
@@ -140,6 +169,7 @@ class Scout:
 
     def _at(self, optimizer: Optimizer, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self._examined.add(id(optimizer))
+        self._waiting = id(optimizer)
         self._sent += 1
         if reason := why_not():
             self._give_up(reason)
@@ -151,7 +181,9 @@ class Scout:
             return self._go_ahead(inlet, optimizer, module, args, kwargs)
         os.close(inlet)
         try:
-            self._tell(received(outlet, child))
+            examined, result = received(outlet, child)
+            self._examined = (self._examined - {id(optimizer)}) | {examined}
+            self._tell(result)
         except WorkFailedError as error:
             self._give_up(str(error))
         return module(*args, **kwargs)
@@ -165,10 +197,19 @@ class Scout:
             )
             timer.daemon = True
             timer.start()
-            self._ahead = _Ahead(optimizer, module, Arguments(args, kwargs), timer)
+            self._ahead = _Ahead(optimizer, self._optimizers, module, Arguments(args, kwargs), timer)
             return self._ahead.called()
         except BaseException as error:
             self._leave(False, _words(error))
+
+    def _stop(self, reason: str) -> None:
+        """In the copy: nothing more is run of the program; what was recorded is examined, if a loss was reached."""
+        ahead, self._ahead = self._ahead, None  # the examination differentiates and steps too
+        if ahead is not None and ahead.iteration is not None:
+            good, result = ahead.examined(self._examine)
+            self._leave(good, (id(ahead.optimizer), result) if good else result)
+        elif ahead is not None:
+            self._leave(False, reason)
 
     def _leave(self, good: bool, result: Any) -> None:
         inlet, self._inlet = self._inlet, -1
@@ -193,7 +234,8 @@ class Scout:
     def _stopping(self, reason: str) -> Around:
         def around(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
-                self._leave(False, reason)
+                if self.is_copy:
+                    self._stop(reason)
                 return original(*args, **kwargs)
 
             return call
@@ -212,16 +254,24 @@ class Scout:
 
 
 class _Ahead:
-    """In the copy: the iteration from the model's call to the loss."""
+    """In the copy: the iteration from the model's call to the step that uses its loss."""
 
-    def __init__(self, optimizer: Optimizer, module: nn.Module, batch: Arguments, timer: threading.Timer) -> None:
-        self._optimizer, self._module, self._batch, self._timer = optimizer, module, batch, timer
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        optimizers: list[Optimizer],
+        module: nn.Module,
+        batch: Arguments,
+        timer: threading.Timer,
+    ) -> None:
+        self.optimizer, self._optimizers = optimizer, optimizers
+        self.iteration: Iteration | None = None
+        self._module, self._batch, self._timer = module, batch, timer
         self._rewind = global_generators()
-        models = [getattr(root, "_orig_mod", root) for root in roots_of(module.parameters())]
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        models += [root for root in roots_of(trained) if root not in models]
-        self._root = models[0] if len(models) == 1 else _together(models)
+        self._models = models_of(module, optimizers)
+        self._root = next(iter(self._models.values())) if len(self._models) == 1 else holding(self._models)
         self._buffers = [(buffer, buffer.detach().clone()) for buffer in self._root.buffers()]
+        self._autocast = autocast_now()
         self._tape = LiveTape(self._root, batch)
 
     def called(self) -> Any:
@@ -231,41 +281,34 @@ class _Ahead:
         self._outputs = self._tape.refs(output)
         return output
 
-    def trains(self, loss: Tensor) -> bool:
-        """Whether the loss reaches a parameter that the optimizer holds; another optimizer's loss may come first."""
-        reached = {id(leaf) for leaf in leaves_of(loss)} if loss.grad_fn is not None else set()
-        return any(id(p) in reached for group in self._optimizer.param_groups for p in group["params"])
-
-    def examined(self, loss: Tensor, examine: Callable[[Iteration], Any]) -> tuple[bool, Any]:
-        """(whether the examination came to an end, what came of it)."""
+    def finish(self, loss: Tensor) -> None:
+        """The loss is reached: off with the tape. The gradients are left where the program expects them."""
         self._timer.cancel()
-        try:
-            iteration = self._iteration(loss, running_line())
-        except BaseException as error:
-            return False, _words(error)
-        # OpenMP's threads of the parent did not come along, and a new thread has its own: two cores are used again.
-        with ThreadPoolExecutor(1) as threads:
-            outcome: tuple[bool, Any] = threads.submit(_outcome, examine, iteration).result()
-            return outcome
-
-    def _iteration(self, loss: Tensor, source: Any) -> Iteration:
+        source = running_line()
         tape = self._tape.finish(loss)
+        replayed = ReplayedLoss(tape.graph, self._outputs, self._module, self._autocast)
+        line = Line(source.file, source.line, source.code) if source else None
+        self.iteration = Iteration(self._root, self._batch, replayed, tape, self.optimizer, line)
+
+    def examined(self, examine: Callable[[Iteration], Any]) -> tuple[bool, Any]:
+        """(whether the examination came to an end, what came of it)."""
+        assert self.iteration is not None
         for buffer, before in self._buffers:
             buffer.data.copy_(before)
         self._rewind()
-        line = Line(source.file, source.line, source.code) if source else None
-        replayed = ReplayedLoss(tape.graph, self._outputs, self._module)
-        return Iteration(self._root, self._batch, replayed, tape, self._optimizer, line)
+        # OpenMP's threads of the parent did not come along, and a new thread has its own: two cores are used again.
+        with ThreadPoolExecutor(1) as threads:
+            work = threads.submit(_outcome, examine, self._of_optimizer(self.iteration))
+            outcome: tuple[bool, Any] = work.result()
+        return outcome
 
-
-def _together(models: list[nn.Module]) -> nn.Module:
-    """One module that holds several, each under the name of its class."""
-    holder = nn.Module()
-    for model in models:
-        name = type(model).__name__
-        taken = sum(known.rstrip("0123456789") == name for known, _ in holder.named_children())
-        holder.add_module(f"{name}{taken + 1}" if taken else name, model)
-    return holder
+    def _of_optimizer(self, iteration: Iteration) -> Iteration:
+        """The iteration as training by this one optimizer: what the others train is held fixed."""
+        graph, root = restricted(iteration.tape.graph, self._models, self.optimizer, self._optimizers)
+        tape = replace(iteration.tape, graph=graph)
+        return replace(
+            iteration, root=root, loss=replace(iteration.loss, graph=graph), tape=tape, optimizer=self.optimizer
+        )
 
 
 def _outcome(examine: Callable[[Iteration], Any], iteration: Iteration) -> tuple[bool, Any]:

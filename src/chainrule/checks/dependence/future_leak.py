@@ -66,7 +66,7 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
             return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
         reading = reading_of(result, copies, subject.setup)
         if not reading.why:
-            return NotRun("nothing says that the model is causal; claim it by Setup.causal=True")
+            return NotRun("nothing says that the model is causal; claim it by Setup.causal=True", missing=True)
         pairs = list(pairs_of(result, reading))
         looked = looked or bool(pairs)
         found = [leak for tap, axes in pairs for leak in leaks(subject, result, tap, axes)]
