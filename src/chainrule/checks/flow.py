@@ -134,8 +134,16 @@ class Flow:
         for node in self.graph.nodes:
             if node.op in LOSSES:
                 prediction, target = (node.arguments[name] for name in LOSSES[node.op])
-                if isinstance(prediction, Ref) and isinstance(target, Ref) and prediction in self.active:
-                    yield node, prediction, target
+                if isinstance(prediction, Ref) and isinstance(target, Ref):
+                    prediction, target = self.unpaired(prediction), self.unpaired(target)
+                    if prediction in self.active:
+                        yield node, prediction, target
+
+    def unpaired(self, ref: Ref) -> Ref:
+        """What a loss function was given before it brought prediction and target to one shape."""
+        node = self.nodes.get(ref.name)
+        before = passed(node, ref) if node is not None and node.op is aten.broadcast_tensors.default else None
+        return before or ref
 
     def layers(self) -> Iterator[tuple[Node, Ref, Ref]]:
         """(node, what flows in, weight) of every layer whose weight is no activation."""

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.autodiff.evaluate import evaluate, loss_of
+from chainrule.autodiff.evaluate import evaluate, loss_of, resolve
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import Tape, promote, record
 from chainrule.checks.passes import ModelCall, call_of
+from chainrule.derivatives import RULES
+from chainrule.derivatives.rule import call_by_name
 from chainrule.errors import SetupError
 from chainrule.finding import Finding, Line, StageResult
-from chainrule.graph import Graph, Ref, Source, Value
+from chainrule.graph import Graph, Node, Ref, Source, Value, op_name
 from chainrule.setups import Setup
 
 # A stage or check: looks at the subject, says what it did and what it found.
@@ -116,8 +118,28 @@ def check_finite(graph: Graph, loss: Tensor, values: Mapping[str, Value]) -> Non
     first = next(node for node in graph.nodes if not _finite(values[node.name]))
     raise SetupError(
         f"the loss is {float(loss)}: its input is finite, and inf or nan first appears in {first.where} "
-        f"({first.source}: {first.source.code if first.source else ''})"
+        f"({first.source}: {first.source.code if first.source else ''}){_why_not_finite(first, values)}"
     )
+
+
+def _why_not_finite(node: Node, values: Mapping[str, Value]) -> str:
+    """What is known of the formulas that most often give inf or nan, as the end of a sentence."""
+    arguments = resolve(node, values)
+    if "ignore_index" in arguments and bool((arguments["target"] == arguments["ignore_index"]).all()):
+        return f": every label is {arguments['ignore_index']}, which the loss ignores; leave such batches out"
+    if op_name(node.op) in ("softmax", "safe_softmax"):
+        return ": a row of it is masked throughout; leave one entry of each row unmasked"
+    if op_name(node.op) == "exp":
+        return ": its input is too large; subtract the maximum first, or use logsumexp or softmax"
+    rule = RULES.get(node.op)
+    if rule is not None and rule.domain is not None:
+        outside = int((~call_by_name(rule.domain, arguments)).sum())
+        return (
+            f": {outside:,} of its inputs lie outside its domain; clamp them, or use log_softmax or logsigmoid"
+            if outside
+            else ""
+        )
+    return ""
 
 
 def _finite(value: Value) -> bool:

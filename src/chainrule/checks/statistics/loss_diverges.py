@@ -6,9 +6,9 @@ Why it matters
     With too high a learning rate each step overshoots further than the last one. On inputs or targets of size 100 a rate of
     0.1 reaches inf within three steps.
 How it decides
-    Four losses in a row, each larger than the one before, the last above 10 times the first, or no longer finite. Noise
-    orders four losses so with a chance of 1 in 24, but does not make them grow tenfold. A warning; infinite losses are
-    reported as an error by loss-not-finite.
+    Four losses in a row, each larger than the one before, the last above 10 times the first, or no longer finite; or the
+    second to fourth all above 10 times the very first. Noise orders four losses so with a chance of 1 in 24, but does not
+    make them grow tenfold. A warning; infinite losses are reported as an error by loss-not-finite.
 Broken
     optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
 Repaired
@@ -52,7 +52,8 @@ def _growing(values: list[float]) -> list[float]:
     for start in range(len(values) - STEPS + 1):
         window = values[start : start + STEPS]
         rising = all(b > a or not math.isfinite(b) for a, b in pairwise(window))
-        if window[0] > 0 and rising and not window[-1] <= GROWTH * window[0]:
+        far = [not value <= GROWTH * window[0] for value in window[1:]]
+        if window[0] > 0 and ((rising and far[-1]) or (start == 0 and all(far))):
             return window
     return []
 
