@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from chainrule.capture.export import Loss, scalar
 from chainrule.capture.preserve import preserved
+from chainrule.capture.tape import capture_by_tape
+from chainrule.graph import Graph
 from chainrule.setups import Setup
 
 T = TypeVar("T")
@@ -44,6 +46,11 @@ class Copies:
         """The loss as a number, without a graph."""
         with torch.no_grad():
             return float(self.loss(batch))
+
+    def taped(self) -> Graph:
+        """The graph of an eager run with the copies as they are now."""
+        torch.manual_seed(self._seed)
+        return capture_by_tape(self.model, self._loss, self.batch)
 
 
 class _Holder(nn.Module, Generic[T]):

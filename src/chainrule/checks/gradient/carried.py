@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 
@@ -19,17 +19,19 @@ _INDICES = {"argmax", "argmin", "argsort", "bernoulli", "multinomial", "one_hot"
 
 def cuts(graph: Graph, leaf: Leaf) -> list[Node]:
     """The formulas at which the gradient of the leaf stops on its ways to the loss, the most telling first."""
-    living = {node.name for node in ancestors(graph.nodes, [graph.output])}
-    active = {Ref(leaf.name)}
-    found: list[Node] = []
+    active = carrying(graph, [leaf.name])
+    living = ancestors(graph.nodes, [graph.output])
+    stopped = (node for node in living if not any(ref in active for ref in passing(node)))
+    return sorted((node for node in stopped if any(ref in active for ref in node.refs())), key=rank)
+
+
+def carrying(graph: Graph, leaves: Collection[str]) -> set[Ref]:
+    """The values to which a gradient passes from one of the leaves, given by their names."""
+    active = {Ref(name) for name in leaves}
     for node in graph.nodes:
-        if node.name not in living:
-            continue
         if any(ref in active for ref in passing(node)):
             active |= set(_floating(node))
-        elif any(ref in active for ref in node.refs()):
-            found.append(node)
-    return sorted(found, key=rank)
+    return active
 
 
 def functions_on_the_way(graph: Graph, leaf: Leaf) -> list[Node]:
