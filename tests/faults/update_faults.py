@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 import chainrule as cr
 from faults import own_optimizers as own
@@ -385,4 +387,106 @@ EFFECTS = [
     case("O17", "entrenar#311", "clip by the squared norm", "clip-without-effect", clip_by_the_square, "clip"),
 ]
 
-CASES = [*FORMULAS, *EFFECTS]
+
+def scheduled(make, broken):
+    model = classifier()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return cr.Setup(model, loss, batches(), optimizer, schedule=make(optimizer, broken))
+
+
+def parts(optimizer):
+    warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=10)
+    hold = lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=20)
+    return warm, hold, lr_scheduler.CosineAnnealingLR(optimizer, 70)
+
+
+def nested_first(optimizer, broken):
+    """It starts one update early."""
+    warm, hold, decay = parts(optimizer)
+    if broken:
+        return lr_scheduler.SequentialLR(
+            optimizer, [lr_scheduler.SequentialLR(optimizer, [warm, hold], [10]), decay], [30]
+        )
+    return lr_scheduler.SequentialLR(optimizer, [warm, hold, decay], [10, 30])
+
+
+def nested_second(optimizer, broken):
+    """It raises when its turn comes."""
+    warm, hold, decay = parts(optimizer)
+    if broken:
+        return lr_scheduler.SequentialLR(
+            optimizer, [warm, lr_scheduler.SequentialLR(optimizer, [hold, decay], [20])], [10]
+        )
+    return lr_scheduler.SequentialLR(optimizer, [warm, hold, decay], [10, 30])
+
+
+class Cosine(lr_scheduler.CosineAnnealingLR):
+    """The rule of torch 1.0 as people copied it: it steps from the rate before as if the floor were zero."""
+
+    def get_lr(self):
+        if self.last_epoch == 0:
+            return [group["lr"] for group in self.optimizer.param_groups]
+        now, then = (math.cos(math.pi * t / self.T_max) for t in (self.last_epoch, self.last_epoch - 1))
+        return [group["lr"] * (1 + now) / (1 + then) for group in self.optimizer.param_groups]
+
+
+def cosine_with_a_floor(optimizer, broken):
+    return (Cosine if broken else lr_scheduler.CosineAnnealingLR)(optimizer, 100, eta_min=0.01)
+
+
+def warm_up_of_integers(optimizer, broken):
+    return lr_scheduler.LambdaLR(optimizer, lambda t: min(1, t // 50) if broken else min(1.0, (t + 1) / 50))
+
+
+def decay_counts_from_zero(optimizer, broken):
+    """Linear warm-up over 100 updates, and a decay that begins at its own height."""
+
+    def factor(t):
+        if t < 100:
+            return (t + 1) / 100 * (0.5 if broken else 1.0)
+        return max(0.0, 1 - (t - 100) / 400)
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def never_moves(optimizer, broken):
+    return lr_scheduler.LambdaLR(optimizer, lambda t: 0.95 ** (t // 10_000 if broken else t / 1000))
+
+
+def of_the_first_optimizer(broken):
+    model = classifier()
+    first = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    schedule = lr_scheduler.OneCycleLR(first, 0.01, total_steps=100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3) if broken else first
+    return cr.Setup(model, loss, batches(), optimizer, schedule=schedule)
+
+
+def plan(id, source, fault, check, make, where):
+    return case(id, source, fault, check, partial(scheduled, make), where)
+
+
+SCHEDULES = [
+    plan("R03a", "pytorch#196243", "a sequence first in a sequence", "schedule-mismatch", nested_first, "SequentialLR"),
+    plan("R03f", "own", "a sequence second in a sequence", "schedule-mismatch", nested_second, "SequentialLR"),
+    plan("R04", "pytorch#20086", "a cosine that forgets its floor", "schedule-mismatch", cosine_with_a_floor, "Cosine"),
+    plan("R03b", "own", "a warm-up that divides integers", "schedule-shape", warm_up_of_integers, "LambdaLR"),
+    plan(
+        "R03c",
+        "own",
+        "a decay at another height than the warm-up",
+        "schedule-shape",
+        decay_counts_from_zero,
+        "LambdaLR",
+    ),
+    plan("R03d", "own", "a factor that never changes", "schedule-shape", never_moves, "LambdaLR"),
+    case(
+        "R03e",
+        "own",
+        "the schedule of an optimizer that was replaced",
+        "schedule-shape",
+        of_the_first_optimizer,
+        "OneCycle",
+    ),
+]
+
+CASES = [*FORMULAS, *EFFECTS, *SCHEDULES]

@@ -6,8 +6,8 @@ Why it matters
     A sampler that is not told the epoch (set_epoch), or a seed set anew in each epoch, repeats one shuffle for ever; a
     new iterator in every step never gets past the first batch. It trains, and generalises worse.
 How it decides
-    The first three batches of two epochs or more, eight samples at least, have the same fingerprints: 1 in 40,320 by chance.
-    An error if the loader shuffles; a warning if it does not, since order can be meant.
+    The first three batches of all epochs, eight samples at least, have the same fingerprints: 1 in 40,320 by chance.
+    A warning: an order can be meant (a curriculum, a series in time).
 Broken
     sampler = DistributedSampler(data)                   # and never sampler.set_epoch(epoch)
 Repaired
@@ -81,11 +81,11 @@ def _finding(loader: str, begun: list[Epoch], count: int) -> Finding:
     shuffles = bool(begun[-1].begun.numbers.get("shuffled"))
     return Finding(
         check=NAME,
-        severity="error" if shuffles else "warning",
+        severity="warning",
         where=loader,
         source=_line(begun),
         message=f"{count} epochs begin with the same batches"
-        + (", although the loader shuffles" if shuffles else ": the loader does not shuffle"),
+        + (": its sampler gives one order for ever" if shuffles else ": the loader does not shuffle"),
         evidence={"epochs": count, "shuffles": shuffles},
         notes=(
             "Call sampler.set_epoch(epoch) before each epoch, and seed the loader's generator once, not in every epoch."

@@ -8,6 +8,8 @@ from chainrule.checks.update import (
     clip_before_unscale,
     clip_order,
     clip_without_effect,
+    schedule_mismatch,
+    schedule_shape,
     step_mismatch,
     stuck_parameters,
     update_below_rounding,
@@ -15,7 +17,7 @@ from chainrule.checks.update import (
     update_ratio,
 )
 
-CHECKS: tuple[Any, ...] = (update_formula,)
+CHECKS: tuple[Any, ...] = (update_formula, schedule_mismatch, schedule_shape)
 JUDGES: tuple[Any, ...] = (
     stuck_parameters,
     update_below_rounding,
