@@ -99,7 +99,9 @@ def _known(finding: Finding, findings: list[Finding]) -> bool:
     return any((finding.check, finding.where) == (other.check, other.where) for other in findings)
 
 
-def _groups(subject: Subject, only: Collection[str], announce: Announce) -> Iterator[tuple[StageResult, list[Finding]]]:
+def _groups(
+    subject: Subject, only: Collection[str], announce: Announce, without: Collection[str]
+) -> Iterator[tuple[StageResult, list[Finding]]]:
     """The groups of checks beyond the gradient's stages; a group of which nothing is wanted is left out."""
     judges = {
         group: [check for check in table if not only or check.NAME in only]
