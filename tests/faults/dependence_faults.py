@@ -398,6 +398,162 @@ def image_batch_leak(broken: bool) -> Setup:
     return Setup(Squeeze(), lambda m, b: F.cross_entropy(m(b[0]), b[1]), [batch])
 
 
+# --- padding-influence ------------------------------------------------------------------------------------------------
+def visible(mask_BT: Tensor | None) -> Tensor | None:
+    return None if mask_BT is None else mask_BT.bool()[:, None, None]
+
+
+def masked_keys(q: Tensor, k: Tensor, v: Tensor, mask_BT: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible(mask_BT))
+
+
+def mask_ignored(q: Tensor, k: Tensor, v: Tensor, mask_BT: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Encoder(nn.Module):
+    """Masked attention in the first layer, the case's in the second; then a head per position, or one for all."""
+
+    def __init__(self, core: Attend = masked_keys, *, pool: str = "") -> None:
+        super().__init__()
+        self.token, self.pool = nn.Embedding(V, D), pool
+        self.layers = nn.ModuleList([Layer(Attention(masked_keys)), Layer(Attention(core))])
+        self.head = nn.Linear(D, 3)
+
+    def forward(self, ids_BT: Tensor, attention_mask: Tensor) -> Tensor:
+        x_BTD = self.token(ids_BT)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, attention_mask)
+        if self.pool == "all":
+            x_BTD = x_BTD.mean(1)
+        elif self.pool == "valid":
+            x_BTD = (x_BTD * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+        return self.head(x_BTD)
+
+
+def padded() -> dict[str, Tensor]:
+    mask_BT = torch.ones(3, T, dtype=torch.long)
+    mask_BT[1, 7:], mask_BT[2, 4:] = 0, 0
+    return {"ids": torch.randint(V, (3, T)) * mask_BT, "mask": mask_BT, "label": torch.tensor([0, 2, 1])}
+
+
+def per_position(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    out_BTC = model(batch["ids"], attention_mask=batch["mask"])
+    scored = batch["mask"].bool()
+    return F.cross_entropy(out_BTC[scored], (batch["ids"] % 3)[scored])
+
+
+def per_example(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch["ids"], batch["mask"]), batch["label"])
+
+
+def attention_without_the_mask(broken: bool) -> Setup:
+    return Setup(Encoder(mask_ignored if broken else masked_keys), per_position, [padded()])
+
+
+def mean_over_padding(broken: bool) -> Setup:
+    return Setup(Encoder(pool="all" if broken else "valid"), per_example, [padded()])
+
+
+class LastState(nn.Module):
+    """A recurrent classifier that reads the state at the end of the row, or at the end of the text."""
+
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.token, self.cell, self.head, self.broken = (
+            nn.Embedding(V, D),
+            nn.GRU(D, D, batch_first=True),
+            nn.Linear(D, 3),
+            broken,
+        )
+
+    def forward(self, ids_BT: Tensor, lengths: Tensor) -> Tensor:
+        h_BTD, _ = self.cell(self.token(ids_BT))
+        last_BD = h_BTD[:, -1] if self.broken else h_BTD[torch.arange(len(ids_BT)), lengths - 1]
+        return self.head(last_BD)
+
+
+def state_after_the_padding(broken: bool) -> Setup:
+    batch = padded()
+    lengths = batch["mask"].sum(1)
+    loss = lambda m, b: F.cross_entropy(m(b["ids"], b["lengths"]), b["label"])  # noqa: E731
+    return Setup(LastState(broken=broken), loss, [batch | {"lengths": lengths}])
+
+
+def mask_inverted(broken: bool) -> Setup:
+    """nn.MultiheadAttention's key_padding_mask is True where padded; the broken one hands over the opposite."""
+
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.attention = nn.Embedding(V, D), nn.MultiheadAttention(D, H, batch_first=True)
+            self.head = nn.Linear(D, 3)
+
+        def forward(self, ids_BT: Tensor, attention_mask: Tensor) -> Tensor:
+            x = self.token(ids_BT)
+            padding = attention_mask == (1 if broken else 0)
+            y = self.attention(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+            return self.head(x + torch.nan_to_num(y))
+
+    batch = padded()
+    batch["mask"][0, -2:] = 0
+    return Setup(Text(), per_position, [batch])
+
+
+# --- scrambled-heads --------------------------------------------------------------------------------------------------
+class Scrambling(Attention):
+    """In an encoder, where the future gives nothing away."""
+
+    def __init__(self, core: Attend, *, split: bool = False, merge: bool = False) -> None:
+        super().__init__(core)
+        self.split, self.merge = split, merge
+
+    def heads(self, x_BTD: Tensor) -> Tensor:
+        if self.split:
+            return x_BTD.reshape(x_BTD.shape[0], H, x_BTD.shape[1], D // H)
+        return super().heads(x_BTD)
+
+    def merged(self, y_BHTK: Tensor) -> Tensor:
+        if self.merge:
+            return y_BHTK.reshape(y_BHTK.shape[0], y_BHTK.shape[2], D)
+        return super().merged(y_BHTK)
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, _: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def split_by_a_view(broken: bool) -> Setup:
+    return sequences(Scrambling(plain, split=broken))
+
+
+def merged_by_a_view(broken: bool) -> Setup:
+    return sequences(Scrambling(plain, merge=broken))
+
+
+def split_by_a_view_written_out(broken: bool) -> Setup:
+    return sequences(Scrambling(unmasked, split=broken))
+
+
+class ForgottenTranspose(Attention):
+    """(B, T, H, K) handed to attention as it is: it attends from head to head."""
+
+    broken = False
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (H, D // H)) for part in self.qkv(x_BTD).chunk(3, dim=-1))
+        if self.broken:
+            return self.out(F.scaled_dot_product_attention(q, k, v).flatten(2))
+        y_BHTK = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+
+
+def forgotten_transpose(broken: bool) -> Setup:
+    mixer = ForgottenTranspose()
+    mixer.broken = broken
+    return sequences(mixer)
+
+
 CASES: list[Case] = [
     Case("M01", "transformers#48745", "softmax without a mask", "future-leak", of_core(unmasked), "layers.1.mixer"),
     Case(
@@ -451,4 +607,21 @@ CASES: list[Case] = [
     Case("S37b", "StackOverflow 38447935", "rows mixed by a reshape", "batch-leak", rows_mixed_by_reshape, "reshape"),
     Case("J05", "generic", "scaled by the batch's maximum", "batch-leak", scaled_by_the_batch, "mixer"),
     Case("J06", "generic", "channel attention over examples", "batch-leak", image_batch_leak, "Squeeze"),
+    Case(
+        "M12",
+        "IndicBERT#20",
+        "attention mask not used",
+        "padding-influence",
+        attention_without_the_mask,
+        "layers.1.mixer",
+    ),
+    Case("M12b", "minimind-v#76", "mean over the padding too", "padding-influence", mean_over_padding, "x_BTD.mean(1)"),
+    Case("M12c", "generic", "state read after the padding", "padding-influence", state_after_the_padding, "LastState"),
+    Case("M12d", "generic", "padding mask inverted", "padding-influence", mask_inverted, "attention"),
+    Case("S37c", "generic", "heads split by a view", "scrambled-heads", split_by_a_view, "reshape"),
+    Case("S37d", "generic", "heads put together by a view", "scrambled-heads", merged_by_a_view, "reshape"),
+    Case(
+        "S37e", "generic", "the same, attention written out", "scrambled-heads", split_by_a_view_written_out, "reshape"
+    ),
+    Case("S37f", "generic", "heads not transposed", "scrambled-heads", forgotten_transpose, "unflatten"),
 ]

@@ -506,7 +506,7 @@ CASES: list[Case] = [
         "p.mean(0)",
     ),
     Case("L16b", "aprender PR#2162", "balance loss by counts alone", "dead-loss-term", balance_by_counts, "share"),
-    Case("G22", "aprender#3034", "term of a fresh tensor", "dead-loss-term", smooth_l1_made_anew, "cross_entropy"),
+    Case("G22", "aprender#3034", "term of a fresh tensor", "dead-loss-term", smooth_l1_made_anew, "torch.tensor"),
     Case("G22c", "generic", "term added by item()", "dead-loss-term", term_by_item, "size.item()"),
     Case("P14", "generic", "penalty detached", "dead-loss-term", penalty_detached, "penalty.detach()"),
     Case("L20", "image2reverb#37", "generator behind a detach", "dead-loss-term", generator_behind_a_detach, "critic"),

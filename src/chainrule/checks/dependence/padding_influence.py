@@ -1,0 +1,203 @@
+"""padding-influence: what the mask declares as padding changes the output at valid positions.
+
+What it checks
+    With an attention mask (or lengths) among the model's arguments: the gradient of the output at valid positions, or of a
+    pooled output, with respect to the inputs at padded positions is zero.
+Why it matters
+    A mask that is taken and not used, or handed to one of two paths, makes an example's answer depend on how long its
+    neighbours in the batch are. Training goes on; the model is worse than it could be, and answers change with the batch.
+How it decides
+    Gaussian cotangents on the valid outputs, pulled back to the embeddings or floating inputs; the padded part must be below
+    100 u of float32 of the whole. If the batch's mask has no padding, the last third of the first example is declared
+    padded for this probe. Batch norm's statistics are held fixed. A warning: some architectures let padding in on purpose.
+Broken
+    scores = q @ k.transpose(-2, -1) / math.sqrt(d)
+Repaired
+    scores = (q @ k.transpose(-2, -1) / math.sqrt(d)).masked_fill(mask[:, None, None] == 0, -math.inf)
+Limits
+    The mask is known by its name: a (B, T) argument of zeros and ones whose name holds "mask", or (B,) lengths. A causal
+    model with padding on the right is safe whatever it does with the mask.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.capture.batches import tensors_of, with_tensors
+from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
+from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, is_mask, modes, run
+from chainrule.checks.subject import Subject
+from chainrule.finding import Finding, NotRun, Outcome
+
+NAME = "padding-influence"
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The argument that says what is padding.
+
+    keep   (B, T), True at valid positions, as the probe uses it
+    given  the argument's value for the probe, in its own form
+    """
+
+    name: str
+    keep: Tensor
+    given: Tensor
+    before: Tensor
+
+
+def check(subject: Subject) -> Outcome:
+    """At most one finding, in the first mode in which padding comes through."""
+    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
+
+
+def _look(subject: Subject, copies: Copies) -> Outcome:
+    arguments = _arguments(copies)
+    mask = next(_masks(arguments), None)
+    if mask is None:
+        return NotRun("the model takes no mask or lengths")
+    hook = copies.model.register_forward_pre_hook(lambda _, a, k: _given(mask, a, k), with_kwargs=True)
+    try:
+        return _in_each_mode(subject, copies, mask, arguments)
+    finally:
+        hook.remove()
+
+
+def _in_each_mode(subject: Subject, copies: Copies, mask: Mask, arguments: Mapping[str, Tensor]) -> Outcome:
+    looked = False
+    for mode in modes(copies):
+        result = run(copies)
+        if result is None:
+            return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
+        taps = [i for i, tap in enumerate(result.taps) if _is_masked(tap, mask, arguments)]
+        looked = looked or bool(taps)
+        ratio = _ratio(subject, result, mask, taps)
+        if ratio > ROUNDING:
+            return [_finding(subject, copies, mask, ratio, mode)]
+    return [] if looked else NotRun("no input of the model has the mask's shape")
+
+
+def _arguments(copies: Copies) -> dict[str, Tensor]:
+    """The tensors that the loss hands to the model, by the name of the parameter of forward."""
+    calls: list[tuple[Any, Any]] = []
+    hook = copies.model.register_forward_pre_hook(lambda _, a, k: calls.append((a, k)), with_kwargs=True)
+    try:
+        copies.value()
+    finally:
+        hook.remove()
+    return _named(copies.model, *calls[0]) if calls else {}
+
+
+def _named(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Tensor]:
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    except TypeError:
+        bound = dict(kwargs)
+    named: dict[str, Tensor] = {}
+    for name, value in bound.items():
+        inner = value if isinstance(value, Mapping) else {name: value}
+        named |= {str(key): tensor for key, tensor in inner.items() if isinstance(tensor, Tensor)}
+        if not isinstance(value, (Mapping, Tensor)):
+            named |= {f"{name}{place}": tensor for place, tensor in tensors_of(value).items()}
+    return named
+
+
+def _masks(arguments: Mapping[str, Tensor]) -> Iterator[Mask]:
+    longest = [t for name, t in arguments.items() if t.dim() >= 2 and "mask" not in name.lower()]
+    for name, tensor in arguments.items():
+        if "mask" in name.lower() and tensor.dim() == 2 and tensor.shape[1] > 2 and is_mask(tensor):
+            yield _mask(name, tensor)
+        elif "length" in name.lower() and tensor.dim() == 1 and not tensor.is_floating_point() and longest:
+            yield _lengths(name, tensor, longest[0].shape[1])
+
+
+def _mask(name: str, tensor: Tensor) -> Mask:
+    """A mask of the attended, or of the padded if its first column is empty and another is not."""
+    of_padding = "pad" in name.lower() or (not bool(tensor[:, 0].any()) and bool(tensor.any()))
+    keep = (tensor == 0) if of_padding else (tensor != 0)
+    if bool(keep.all()):
+        keep = keep.clone()
+        keep[0, -(keep.shape[1] // 3 or 1) :] = False
+    given = (~keep if of_padding else keep).to(tensor.dtype)
+    return Mask(name, keep, given, tensor)
+
+
+def _lengths(name: str, tensor: Tensor, longest: int) -> Mask:
+    given = tensor.clone()
+    if bool((given >= longest).all()):
+        given[0] = longest - (longest // 3 or 1)
+    keep = torch.arange(longest, device=tensor.device)[None] < given[:, None]
+    return Mask(name, keep, given, tensor)
+
+
+def _given(mask: Mask, args: Any, kwargs: Any) -> Any:
+    """The arguments with the probe's mask in place of the batch's."""
+    return with_tensors((args, kwargs), lambda tensor: mask.given if _same(tensor, mask.before) else tensor)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
+
+
+def _is_masked(tap: Tap, mask: Mask, arguments: Mapping[str, Tensor]) -> bool:
+    """True for an input of the mask's shape; a decoder's own tokens are not the encoder's mask's business."""
+    if tap.indices is None:
+        return tap.value.dim() > 2 and tap.value.shape[:2] == mask.keep.shape and "decoder" not in tap.place
+    own = [name for name, tensor in arguments.items() if _same(tensor, tap.indices)]
+    return tap.indices.shape == mask.keep.shape and any("decoder" not in name for name in own)
+
+
+def _ratio(subject: Subject, result: Run, mask: Mask, taps: list[int]) -> float:
+    """The padded positions' share of the gradient of the valid outputs."""
+    cotangent = torch.randn(result.output.shape, generator=subject.generator(45)).to(result.output)
+    if result.output.dim() > 2 and result.output.shape[:2] == mask.keep.shape:
+        cotangent = cotangent * mask.keep.reshape(*mask.keep.shape, *[1] * (cotangent.dim() - 2)).to(cotangent)
+    gradients = gradients_of(result, cotangent)
+    norms = [gradients[i].float().flatten(2).norm(dim=2) for i in taps]
+    shares = [float(norm[~mask.keep].norm() / norm.norm()) for norm in norms if float(norm.norm()) > 0]
+    return max(shares, default=0.0)
+
+
+def _finding(subject: Subject, copies: Copies, mask: Mask, ratio: float, mode: str) -> Finding:
+    module = leaking_module(copies, _padding_replaced(subject, mask), lambda tensor: _valid(tensor, mask))
+    return Finding(
+        check=NAME,
+        severity="warning",
+        where=module or type(copies.model).__name__,
+        source=mixing_line(subject.graph, module) if module is not None else None,
+        message=f"the output at valid positions depends on what {mask.name} declares as padding",
+        evidence={"ratio": ratio, "mask": mask.name, "mode": mode, "module": module},
+        rows=(
+            ("gradient from padded positions", f"{ratio:.2e}", "of the whole gradient"),
+            ("allowed", f"{ROUNDING:.1e}", "100 u of float32; a masked attention gives exactly 0"),
+        ),
+        notes=(
+            f"Looked at {mode}. Look for a path on which {mask.name} is not handed on, a mean or a last state over all "
+            "positions, a convolution or normalisation that sees the padding.",
+        ),
+        reproduce=subject.reproduce(NAME),
+    )
+
+
+def _padding_replaced(subject: Subject, mask: Mask) -> Alter:
+    def alter(tensor: Tensor, _: Tensor | None) -> Tensor:
+        if tensor.dim() < 3 or tensor.shape[:2] != mask.keep.shape:
+            return tensor
+        noise = torch.randn(tensor.shape, generator=subject.generator(46)).to(tensor) * tensor.detach().std()
+        return tensor + noise * (~mask.keep)[:, :, None].to(tensor)
+
+    return alter
+
+
+def _valid(tensor: Tensor, mask: Mask) -> Tensor | None:
+    """The part of a module's input or output at valid positions; a tensor without positions counts as a whole."""
+    if tensor.dim() >= 2 and tensor.shape[:2] == mask.keep.shape:
+        return tensor[mask.keep]
+    return tensor if tensor.dim() == 2 and tensor.shape[0] == mask.keep.shape[0] else None
