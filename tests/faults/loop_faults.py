@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import random
+import warnings
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, get_worker_info
@@ -155,6 +156,13 @@ def with_schedule(make, step_of):
     return cr.Setup(model, loss, batches(), optimizer, step=step_of(make(optimizer)))
 
 
+def move(schedule):
+    """A step of the schedule; torch's own warning of the order is what many scripts switch off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schedule.step()
+
+
 def scheduler_first(broken):
     def step_of(schedule):
         def step(model, batch, optimizer):
@@ -162,10 +170,10 @@ def scheduler_first(broken):
             value = loss(model, batch)
             value.backward()
             if broken:
-                schedule.step()
+                move(schedule)
             optimizer.step()
             if not broken:
-                schedule.step()
+                move(schedule)
             return value
 
         return step
@@ -180,11 +188,11 @@ def scheduler_per_micro_batch(broken):
             for part in range(2):
                 value = loss(model, [tensor[part::2] for tensor in batch]) / 2
                 value.backward()
-                if broken or part:
-                    schedule.step() if broken else None
+                if broken:
+                    move(schedule)
             optimizer.step()
             if not broken:
-                schedule.step()
+                move(schedule)
             return value
 
         return step

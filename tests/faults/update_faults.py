@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 
 import torch
@@ -391,7 +392,10 @@ EFFECTS = [
 def scheduled(make, broken):
     model = classifier()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return cr.Setup(model, loss, batches(), optimizer, schedule=make(optimizer, broken))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns when a sequence is made of sequences
+        schedule = make(optimizer, broken)
+    return cr.Setup(model, loss, batches(), optimizer, schedule=schedule)
 
 
 def parts(optimizer):

@@ -45,7 +45,7 @@ def check(subject: Subject) -> Outcome:
     """The schedule's rates by its steps and by its parts or formula."""
     try:
         schedule = schedule_of(subject.setup)
-        if schedule.last_epoch > 0:
+        if getattr(schedule, "last_epoch", 0) > 0:
             return NotRun("the schedule has already been stepped")
         return _compare(subject, schedule)
     except NoDryRunError as error:
@@ -57,7 +57,11 @@ def _compare(subject: Subject, schedule: LRScheduler) -> Outcome:
     if isinstance(schedule, SequentialLR):
         if not _plain(schedule):
             return NotRun("a part of the sequence has no base rates of its own")
-        theirs, declared, way = rates_of(schedule, updates), rates_by_parts(schedule, updates), "its parts, one by one"
+        theirs, declared, way = (
+            rates_of(schedule, updates),
+            rates_by_parts(schedule, updates),
+            "the sequence of its parts",
+        )
     elif hasattr(schedule, "_get_closed_form_lr"):
         theirs, declared = rates_from_the_start(schedule, updates), closed_form(schedule, updates)
         way = "its closed formula"
@@ -107,9 +111,7 @@ def _finding(
         check=NAME,
         severity="error" if own else "warning",
         where=f"{name} of {type(schedule.optimizer).__name__}",
-        message=f"at update {update} the rate is {theirs[update][group]:.4g} where {way} give {declared[update][group]:.4g}"
-        if isinstance(schedule, SequentialLR)
-        else f"at update {update} the rate is {theirs[update][group]:.4g} where {way} gives {declared[update][group]:.4g}",
+        message=f"at update {update} the rate is {theirs[update][group]:.6g}; by {way} it is {declared[update][group]:.6g}",
         evidence={
             "update": update,
             "rate": theirs[update][group],

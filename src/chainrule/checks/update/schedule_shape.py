@@ -99,7 +99,8 @@ def _leaps(schedule: LRScheduler) -> bool:
 
 
 def _constant(schedule: Any) -> bool:
-    names = [getattr(rule, "__qualname__", "") for rule in getattr(schedule, "lr_lambdas", [])]
+    rules = [getattr(rule, "func", rule) for rule in getattr(schedule, "lr_lambdas", [])]  # a partial's own function
+    names = [getattr(rule, "__qualname__", "") for rule in rules]
     return "Constant" in type(schedule).__name__ or any("constant" in name.lower() for name in names)
 
 
