@@ -155,6 +155,7 @@ def watch(
         on_update=updated,
         on_backward=scout.loss_reached,
         before_step=scout.step_reached,
+        after_step=scout.step_done,
     )
     try:
         with scout.armed(), observer.watching():

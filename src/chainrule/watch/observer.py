@@ -34,7 +34,7 @@ class Observer:
     on_step     called after each step that was looked at closely, with what was observed so far
     on_update   called after every step, with the number of steps so far
     on_backward called with each loss that is about to be differentiated; True says that it has been done
-    before_step called with each optimizer that is about to make a step
+    before_step called with each optimizer that is about to make a step, after_step when it has made it
     """
 
     def __init__(
@@ -45,12 +45,13 @@ class Observer:
         on_update: Callable[[int], None] = lambda _: None,
         on_backward: Callable[[Tensor], bool] = lambda _: False,
         before_step: Callable[[Optimizer], None] = lambda _: None,
+        after_step: Callable[[Optimizer], None] = lambda _: None,
     ) -> None:
         self.observed = Observed()
         self.names = Names(models)
         self.optimizers: list[Optimizer] = []
         self._on_step, self._on_update, self._on_backward = on_step, on_update, on_backward
-        self._ahead_of_step = before_step
+        self._ahead_of_step, self._behind_step = before_step, after_step
         self._loaders = Loaders(self.names, self._say)
         self._updates = 0
         self._numbers: dict[int, int] = {}
@@ -209,6 +210,7 @@ class Observer:
         if id(optimizer) in self._stepping:
             return
         self._stepped = True
+        self._behind_step(optimizer)
         self._count(optimizer, skipped=False)
 
     def _count(self, optimizer: Optimizer, *, skipped: bool) -> None:

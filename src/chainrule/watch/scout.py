@@ -74,6 +74,7 @@ class Scout:
         self._examine, self._tell, self._give_up = examine, tell, give_up
         self._optimizers: list[Optimizer] = []
         self._examined: set[int] = set()  # optimizers
+        self._stepping: Optimizer | None = None
         self._waiting = 0  # the optimizer whose model was called
         self._sent = 0
         self._inlet = -1  # of the pipe to the parent, in a child
@@ -120,7 +121,13 @@ class Scout:
         except BaseException as error:
             self._leave(False, _words(error))
         self._ahead = ahead
+        if self._stepping is not None:  # the loss was computed inside the step, by its closure
+            self.step_reached(self._stepping)
         return True
+
+    def step_done(self, _: Optimizer) -> None:
+        """The program has made an optimizer's step."""
+        self._stepping = None
 
     def _is_new(self, loss: Tensor) -> bool:
         """Whether the loss reaches something that an optimizer trains which was not examined yet, or that none holds."""
@@ -132,6 +139,7 @@ class Scout:
 
     def step_reached(self, optimizer: Optimizer) -> None:
         """The program is about to make an optimizer's step: in the copy, the end of the way."""
+        self._stepping = optimizer
         if self.is_copy and self._ahead is not None and self._ahead.iteration is not None:
             self._ahead.optimizer = optimizer
             self._stop("")
