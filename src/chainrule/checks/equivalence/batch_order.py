@@ -1,0 +1,63 @@
+"""batch-order: the loss depends on the order of the examples in the batch.
+
+What it checks
+    The loss of the batch and of the batch with its rows in reverse order.
+Why it matters
+    The order of examples is chance. If it matters, rows are mixed up: a position added along the batch axis, inputs and
+    labels paired wrongly, a reshape across rows.
+How it decides
+    In float64, dropout off, where inputs and labels share their first axis. A difference above 1e-6 of the loss is an error
+    if Setup.batch_independent claims independence, else a warning: the first axis may not be the batch.
+Broken
+    x = x + positions[: x.shape[0], None]
+Repaired
+    x = x + positions[: x.shape[1]]
+Limits
+    A dependence that is symmetric in the examples (batch statistics) does not show here; the batch leak check sees it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from chainrule.capture.batches import tensors_of
+from chainrule.checks.equivalence.rows import exact_pass, rows_of, sample, taken
+from chainrule.checks.subject import Subject, line_of
+from chainrule.finding import Finding, NotRun, Outcome
+
+NAME = "batch-order"
+EXACT = 1e-6  # of the loss: casts to float32 inside a model leave 1e-7
+
+
+def check(subject: Subject) -> Outcome:
+    """Compare the batch with itself in reverse."""
+    batch = sample(subject.batch)
+    rows, tensors = rows_of(batch), tensors_of(batch).values()
+    if rows is None or rows < 2 or len(tensors) < 2 or not any(tensor.dim() > 1 for tensor in tensors):
+        return NotRun("inputs and labels do not share a first axis")
+    if subject.setup.batch_independent is False:
+        return NotRun("examples depend on each other by claim")
+    plain = exact_pass(subject, batch)
+    other = exact_pass(subject, taken(batch, torch.arange(rows).flip(0)))
+    if isinstance(plain, NotRun):
+        return plain
+    if isinstance(other, NotRun):
+        return other
+    gap = abs(float(plain.loss) - float(other.loss))
+    return [_finding(float(plain.loss), float(other.loss), subject)] if gap > EXACT * abs(float(plain.loss)) else []
+
+
+def _finding(plain: float, other: float, subject: Subject) -> Finding:
+    return Finding(
+        check=NAME,
+        severity="error" if subject.setup.batch_independent else "warning",
+        where="loss",
+        source=line_of(subject.graph.nodes[-1].source),
+        message="the loss changes when the examples of the batch come in another order",
+        evidence={"loss": plain, "reversed": other},
+        rows=(("as given", f"{plain:.9g}", ""), ("reversed", f"{other:.9g}", "the same examples")),
+        notes=(
+            "Look for positions, states or reshapes along the batch axis, and for inputs and labels in different order.",
+        ),
+        reproduce=subject.reproduce(NAME),
+    )

@@ -1,0 +1,81 @@
+"""random-in-eval: dropout is active in eval mode.
+
+What it checks
+    Two passes in eval mode with different random numbers, and if they differ what draws them.
+Why it matters
+    F.dropout(x, p) has training=True by default, and a dropout module made inside forward is always in train mode. Evaluation
+    is then noisy and too pessimistic, and generation random.
+How it decides
+    The losses differ although the mode is eval, and the graph of eval mode holds a dropout mask: a warning, since dropout in
+    eval can be meant (Monte Carlo dropout). Other draws, such as a VAE's sample, are not reported.
+Broken
+    y = F.dropout(x, 0.5)
+Repaired
+    y = F.dropout(x, 0.5, training=self.training)
+Limits
+    Dropout inside a fused recurrent layer follows its module's mode and is not looked at.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from chainrule.capture import capture
+from chainrule.capture.preserve import preserved
+from chainrule.checks.equivalence.rows import attempt
+from chainrule.checks.passes import Pass, run_pass
+from chainrule.checks.subject import Subject, line_of
+from chainrule.errors import ChainruleError
+from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.graph import Leaf, Node, op_name
+
+NAME = "random-in-eval"
+
+
+def check(subject: Subject) -> Outcome:
+    """Run twice in eval mode; if the losses differ, look for dropout."""
+    setup = subject.setup
+    passes = [
+        attempt(partial(run_pass, setup.model, setup.loss, subject.batch, training=False, seed=seed))
+        for seed in (subject.seed, subject.seed + 1)
+    ]
+    losses = [float(result.loss) for result in passes if isinstance(result, Pass)]
+    if len(losses) < 2:
+        return next(result for result in passes if isinstance(result, NotRun))
+    return [] if losses[0] == losses[1] else _dropouts(losses, subject)
+
+
+def _dropouts(losses: list[float], subject: Subject) -> Outcome:
+    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    with preserved(model):
+        model.eval()
+        try:
+            graph = capture(model, subject.setup.loss, subject.batch)
+        except ChainruleError:
+            return NotRun("the model cannot be captured in eval mode")
+    drops = [(leaf, leaf.recipe) for leaf in graph.leaves.values() if leaf.recipe is not None]
+    users = {ref.name: node for node in reversed(graph.nodes) for ref in node.refs()}
+    return [
+        _finding(users.get(leaf.name), recipe, losses, subject) for leaf, recipe in drops if _is_dropout(leaf, recipe)
+    ]
+
+
+def _is_dropout(leaf: Leaf, recipe: Node) -> bool:
+    return "dropout" in op_name(recipe.op) or "bernoulli" in op_name(recipe.op) or "dropout" in leaf.name
+
+
+def _finding(user: Node | None, recipe: Node, losses: list[float], subject: Subject) -> Finding:
+    node = user or recipe
+    return Finding(
+        check=NAME,
+        severity="warning",
+        where=node.module or node.where,
+        source=line_of(node.source or recipe.source),
+        message="this dropout is active in eval mode",
+        evidence={"losses": losses},
+        rows=(("two passes in eval mode", f"{losses[0]:.6g}, {losses[1]:.6g}", "different random numbers"),),
+        notes=("Pass training=self.training to F.dropout, and make dropout modules in __init__, not in forward.",),
+        reproduce=subject.reproduce(NAME),
+    )

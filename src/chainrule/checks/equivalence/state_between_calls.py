@@ -1,0 +1,66 @@
+"""state-between-calls: in eval mode the same batch gives another loss when it is given again.
+
+What it checks
+    Two passes in a row in eval mode with the same random numbers, without anything put back between them.
+Why it matters
+    A cache that is not emptied, a counter, or a hidden state that is kept makes the result depend on what was evaluated
+    before; batches then leak into one another.
+How it decides
+    The losses differ by more than rounding and the model's own noise: a warning, since a recurrent network may carry its
+    state on purpose.
+Broken
+    self.total = self.total + x.mean(); y = x - self.total
+Repaired
+    y = x - x.mean()
+Limits
+    One batch, twice. State that only other batches change is not seen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from chainrule.capture.preserve import preserved
+from chainrule.checks.subject import Subject
+from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.tolerance import forward_limit
+
+NAME = "state-between-calls"
+
+
+def check(subject: Subject) -> Outcome:
+    """Call the loss twice in eval mode."""
+    try:
+        first, second = _twice(subject)
+        repeated, _ = _twice(subject)
+    except Exception as error:  # whatever the user's code raises in eval mode
+        return NotRun(f"the model refuses it: {type(error).__name__}")
+    noise = abs(float(first) - float(repeated))
+    limit = forward_limit(first.dtype, len(subject.graph.nodes), float(first), noise)
+    return [_finding(float(first), float(second), subject)] if abs(float(second - first)) > limit.value else []
+
+
+def _twice(subject: Subject) -> list[torch.Tensor]:
+    setup = subject.setup
+    model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
+    losses = []
+    with preserved(model, setup.loss, subject.batch, contents=True), torch.no_grad():
+        model.eval()
+        for _ in range(2):
+            torch.manual_seed(subject.seed)
+            losses.append(setup.loss(model, subject.batch).detach().clone())
+    return losses
+
+
+def _finding(first: float, second: float, subject: Subject) -> Finding:
+    return Finding(
+        check=NAME,
+        severity="warning",
+        where=type(subject.setup.model).__name__,
+        message="in eval mode the same batch gives another loss the second time",
+        evidence={"first": first, "second": second},
+        rows=(("first call", f"{first:.9g}", ""), ("second call", f"{second:.9g}", "same batch, same random numbers")),
+        notes=("Look for an attribute or buffer that forward writes and reads again; reset it for each batch.",),
+        reproduce=subject.reproduce(NAME),
+    )
