@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from chainrule import Setup
 from faults.case import Case
-from small_models import Block, SmallGPT, class_loss, next_token_loss, token_batch
+from small_models import MLP, Block, SmallGPT, class_loss, next_token_loss, token_batch
 
 
 def points(size: int = 7, width: int = 5, classes: int = 3) -> tuple[Tensor, Tensor]:
@@ -230,6 +234,242 @@ def recurrent_state_detached(broken: bool) -> Setup:
     return Setup(model, next_token_loss, [token_batch(16)], adam(model))
 
 
+# --- wrong-second-pass ------------------------------------------------------------------------------------------------
+class SoftmaxInPlace(torch.autograd.Function):
+    """Cross-entropy-like kernel that stores its gradient in its input's memory in forward."""
+
+    @staticmethod
+    def forward(ctx, x, broken):
+        p = x.softmax(-1)
+        y = (x.logsumexp(-1) ** 2).sum()
+        grad = 2 * x.logsumexp(-1, keepdim=True) * p
+        if broken:
+            x.data.copy_(grad)
+            ctx.save_for_backward(x)
+        else:
+            ctx.save_for_backward(grad)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0], None
+
+
+class AfterSoftmax(nn.Module):
+    """The kernel reads a softmax's output, which softmax needs for its own backward."""
+
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.body, self.broken = MLP(), broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        return SoftmaxInPlace.apply(self.body(x).softmax(-1), self.broken)
+
+
+def kernel_overwrites_its_input(broken: bool) -> Setup:
+    return Setup(AfterSoftmax(broken=broken), lambda m, b: m(b), [torch.randn(7, 5)])
+
+
+class StaticBuffer(torch.autograd.Function):
+    """A scale whose weight gradient lies in one buffer, as in a captured CUDA graph."""
+
+    buffers: ClassVar[dict[int, Tensor]] = {}
+
+    @staticmethod
+    def forward(ctx, x, weight, broken):
+        ctx.save_for_backward(x, weight)
+        ctx.broken = broken
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        gradient = (g * x).flatten(0, -2).sum(0)
+        if ctx.broken:
+            buffer = StaticBuffer.buffers.setdefault(weight.numel(), torch.zeros_like(weight))
+            buffer.copy_(gradient)
+            gradient = buffer.detach()
+        return g * weight, gradient, None
+
+
+class Scale(nn.Module):
+    def __init__(self, function: type[torch.autograd.Function], width: int, *, broken: bool) -> None:
+        super().__init__()
+        self.weight, self.function, self.broken = nn.Parameter(torch.rand(width) + 0.5), function, broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function.apply(x, self.weight, self.broken)
+
+
+def with_scale(function: type[torch.autograd.Function], *, broken: bool) -> Setup:
+    model = SmallGPT()
+    model.blocks[1].norm_2 = nn.Sequential(nn.LayerNorm(16), Scale(function, 16, broken=broken))
+    return language(model)
+
+
+def static_gradient_buffer(broken: bool) -> Setup:
+    return with_scale(StaticBuffer, broken=broken)
+
+
+class WritesGrad(torch.autograd.Function):
+    """Puts the weight's gradient into .grad itself: in place of, or on top of, what is there."""
+
+    @staticmethod
+    def forward(ctx, x, weight, broken):
+        ctx.save_for_backward(x, weight)
+        ctx.broken, ctx.leaf = broken, weight
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        gradient = (g * x).flatten(0, -2).sum(0)
+        if not ctx.broken:
+            return g * weight, gradient, None
+        ctx.leaf.grad = gradient
+        return g * weight, None, None
+
+
+def grad_overwritten(broken: bool) -> Setup:
+    return with_scale(WritesGrad, broken=broken)
+
+
+class SpoilsSaved(torch.autograd.Function):
+    """Scales what it saved in place in backward: right once."""
+
+    @staticmethod
+    def forward(ctx, x, weight, broken):
+        ctx.save_for_backward(x.clone(), weight)
+        ctx.broken = broken
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        product = x.data.mul_(g) if ctx.broken else x * g
+        return g * weight, product.flatten(0, -2).sum(0), None
+
+
+def backward_overwrites_what_it_saved(broken: bool) -> Setup:
+    return with_scale(SpoilsSaved, broken=broken)
+
+
+# --- nondeterministic -------------------------------------------------------------------------------------------------
+class Jittered(nn.Module):
+    """Adds noise from a source of its own in the broken one, from torch's generator in the other."""
+
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.linear, self.broken = nn.Linear(16, 16), broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.tensor([byte / 256 for byte in os.urandom(16)]) if self.broken else torch.rand(16)
+        return self.linear(x) + 0.1 * noise
+
+
+def noise_of_the_system(broken: bool) -> Setup:
+    model = SmallGPT()
+    model.blocks[1].value = Jittered(broken=broken)
+    return language(model)
+
+
+class Clocked(nn.Module):
+    """Its scale depends on the time."""
+
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.linear, self.broken = nn.Linear(5, 5), broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 1 + (time.perf_counter_ns() % 1_000_003) / 1e6 if self.broken else 1.5
+        return torch.tanh(self.linear(x) * scale)
+
+
+def scale_by_the_clock(broken: bool) -> Setup:
+    return classifier(nn.Sequential(Clocked(broken=broken), nn.Linear(5, 3)))
+
+
+# --- awkward-shapes ---------------------------------------------------------------------------------------------------
+class MinusProduct(torch.autograd.Function):
+    """y = -prod(x) along the last axis; the broken one forgets what flows in from above."""
+
+    @staticmethod
+    def forward(ctx, x, broken):
+        y = -x.prod(-1)
+        ctx.save_for_backward(x, y)
+        ctx.broken = broken
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        gradient = y.unsqueeze(-1) / x
+        return (gradient if ctx.broken else g.unsqueeze(-1) * gradient), None
+
+
+class Products(nn.Module):
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.linear, self.broken = nn.Linear(5, 4), broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        return MinusProduct.apply(self.linear(x).exp(), self.broken)
+
+
+def ignores_the_incoming_gradient(broken: bool) -> Setup:
+    return Setup(Products(broken=broken), lambda m, b: m(b).sum(), [torch.randn(6, 5)])
+
+
+class BlockedNorm(torch.autograd.Function):
+    """Scale by a weight, its gradient summed by blocks of four rows: the broken one drops a last, short block."""
+
+    @staticmethod
+    def forward(ctx, x, weight, broken):
+        ctx.save_for_backward(x, weight)
+        ctx.broken = broken
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        rows = (g * x).flatten(0, -2)
+        whole = rows[: len(rows) // 4 * 4] if ctx.broken else rows
+        return g * weight, whole.sum(0), None
+
+
+def drops_the_last_block(broken: bool) -> Setup:
+    return with_scale(BlockedNorm, broken=broken)
+
+
+class MeanOfRows(torch.autograd.Function):
+    """Mean over the last axis but one; the broken backward divides by a size that it assumes."""
+
+    @staticmethod
+    def forward(ctx, x, broken):
+        ctx.shape, ctx.broken = x.shape, broken
+        return x.mean(-2)
+
+    @staticmethod
+    def backward(ctx, g):
+        rows = 8 if ctx.broken else ctx.shape[-2]
+        return (g / rows).unsqueeze(-2).expand(ctx.shape), None
+
+
+class Bag(nn.Module):
+    def __init__(self, *, broken: bool) -> None:
+        super().__init__()
+        self.token, self.head, self.broken = nn.Embedding(20, 8), nn.Linear(8, 8), broken
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return self.head(MeanOfRows.apply(self.token(ids_BT), self.broken))
+
+
+def assumes_a_length(broken: bool) -> Setup:
+    """Every batch of the loop has eight positions but the last one."""
+    loss = lambda m, ids_BT: m(ids_BT).logsumexp(-1).mean()  # noqa: E731
+    return Setup(Bag(broken=broken), loss, [torch.randint(20, (4, 8))])
+
+
 CASES: list[Case] = [
     Case("G21", "candle PR#3823", "norm computed under no_grad", "cut-gradient", norm_under_no_grad, "self.inner"),
     Case("G21b", "candle#2168", "features detached", "cut-gradient", detached_features, "h.detach()"),
@@ -253,4 +493,36 @@ CASES: list[Case] = [
         checkpoint_of_frozen_inputs,
         "blocks",
     ),
+    Case(
+        "G09",
+        "Liger-Kernel#272",
+        "kernel overwrites its input",
+        "wrong-second-pass",
+        kernel_overwrites_its_input,
+        "Softmax",
+    ),
+    Case(
+        "G29",
+        "pytorch#181723",
+        "gradients in a static buffer",
+        "wrong-second-pass",
+        static_gradient_buffer,
+        "StaticBuffer",
+    ),
+    Case("G30", "llm.c PR#408", "gradient overwritten, not added", "wrong-second-pass", grad_overwritten, "WritesGrad"),
+    Case(
+        "G29b", "generic", "saved tensor spoilt", "wrong-second-pass", backward_overwrites_what_it_saved, "SpoilsSaved"
+    ),
+    Case("G60", "generic", "noise of the operating system", "nondeterministic", noise_of_the_system, "blocks.1.value"),
+    Case("G61", "generic", "a scale that depends on the time", "nondeterministic", scale_by_the_clock, "0"),
+    Case(
+        "G07",
+        "pytorch#995",
+        "incoming gradient ignored",
+        "awkward-shapes",
+        ignores_the_incoming_gradient,
+        "MinusProduct",
+    ),
+    Case("G04", "tt-metal#53204", "last block of a sum dropped", "awkward-shapes", drops_the_last_block, "BlockedNorm"),
+    Case("G13", "flash-attention#2552", "assumes a length of eight", "awkward-shapes", assumes_a_length, "MeanOfRows"),
 ]

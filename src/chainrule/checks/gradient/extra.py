@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule.checks.gradient import cut_gradient
+from chainrule.checks.gradient import awkward_shapes, cut_gradient, kinks_and_ties, nondeterministic, wrong_second_pass
 
-EXTRA: tuple[Any, ...] = (cut_gradient,)
+EXTRA: tuple[Any, ...] = (cut_gradient, wrong_second_pass, nondeterministic, awkward_shapes, kinks_and_ties)

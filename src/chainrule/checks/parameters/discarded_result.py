@@ -18,33 +18,16 @@ Limits
 
 from __future__ import annotations
 
-import linecache
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.function import Function, _SingleLevelFunction
 
-from chainrule.capture.batches import tensors_of
-from chainrule.capture.provenance import is_user_frame
 from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.functions import Applied, applications
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, Line, Outcome
 
 NAME = "discarded-result"
-
-
-@dataclass(frozen=True, eq=False)
-class Applied:
-    """One application of a custom Function, and the nodes of autograd's graph that it made."""
-
-    name: str
-    line: Line | None
-    nodes: tuple[Any, ...]
 
 
 def check(subject: Subject) -> Outcome:
@@ -60,25 +43,6 @@ def _unused(copies: Copies) -> dict[Line | None, Applied]:
     return {one.line: one for one in applied if one.nodes and not any(node in history for node in one.nodes)}
 
 
-@contextmanager
-def applications() -> Iterator[list[Applied]]:
-    """While the block runs, each application of a Function that is not torch's own is added to the list."""
-    applied: list[Applied] = []
-
-    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-        result = super(_SingleLevelFunction, cls).apply(*args, **kwargs)  # type: ignore[misc]
-        if not cls.__module__.startswith("torch."):
-            outputs = [tensor for tensor in tensors_of(result).values() if tensor.grad_fn is not None]
-            applied.append(Applied(cls.__name__, _line(), tuple(tensor.grad_fn for tensor in outputs)))
-        return result
-
-    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
-    try:
-        yield applied
-    finally:
-        del _SingleLevelFunction.apply  # type: ignore[attr-defined]
-
-
 def _history(loss: Tensor) -> set[Any]:
     """Every node of autograd's graph behind the loss."""
     seen: set[Any] = set()
@@ -89,16 +53,6 @@ def _history(loss: Tensor) -> set[Any]:
             seen.add(node)
             waiting += [following for following, _ in node.next_functions]
     return seen
-
-
-def _line() -> Line | None:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not is_user_frame(frame):
-        frame = frame.f_back
-    if frame is None:
-        return None
-    file, number = frame.f_code.co_filename, frame.f_lineno
-    return Line(file, number, linecache.getline(file, number).strip())
 
 
 def _finding(subject: Subject, applied: Applied) -> Finding:
