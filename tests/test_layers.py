@@ -43,6 +43,7 @@ LEVELS = {
     "live": 6,  # preflight and observation of a running program
     "api": 6,
     "setup_file": 1,
+    "pytest_plugin": 7,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_numerical": 7,
     "cli_progress": 7,
@@ -53,9 +54,9 @@ LEVELS = {
     "__init__": 10,  # the public names: nobody inside imports them
 }
 DATA = {room for room, level in LEVELS.items() if level == 0}
-LAZY = {"__init__"} | {room for room in LEVELS if room.startswith("cli")}  # may import inside functions
+LAZY = {"__init__", "pytest_plugin"} | {room for room in LEVELS if room.startswith("cli")}  # may import inside functions
 DERIVATIVES_OF_TORCH = {"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "linearize"}
-TORCHLESS = {"errors", "finding", "setups", "setup_file", "report", "__init__", "cli", "cli_check", "cli_numerical"}
+TORCHLESS = {"errors", "finding", "setups", "setup_file", "report", "__init__", "cli", "cli_check", "cli_numerical", "cli_run", "pytest_plugin"}
 
 
 def room_of(file, source=SOURCE):

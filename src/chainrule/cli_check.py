@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `chainrule --help` does not load
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from rich.console import Console
 
 from chainrule.errors import ConfigError
-from chainrule.report import show
+from chainrule.report import Report, annotations, show
 from chainrule.setup_file import load_setup
 
 EXIT_CODES: Mapping[str, int] = MappingProxyType({"pass": 0, "fail": 1, "unresolved": 3})
@@ -61,6 +62,7 @@ def check(
             announce=lambda stage: status.update(f"stage {stage}"),
         )
     show(report)
+    annotate(report)
     for path in (json, save):
         if path is not None:
             print(f"wrote {report.save(path)}", file=sys.stderr)
@@ -72,6 +74,12 @@ def writable(json: Path | None, save: Path | None) -> None:
     for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
         if path is not None and path.suffix.lower() not in suffixes:
             raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
+
+
+def annotate(report: Report) -> None:
+    """Where a CI service runs us, findings as workflow commands, which code review shows beside the lines; on stderr."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        print("".join(annotations.lines(report)), end="", file=sys.stderr)
 
 
 def why(name: str = "", /) -> int:

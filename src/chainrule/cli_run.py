@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from chainrule.cli_check import EXIT_CODES, writable
+from chainrule.cli_check import EXIT_CODES, annotate, writable
 from chainrule.errors import ConfigError
 
 FAILED = 1
@@ -65,6 +65,7 @@ def run(
     with live.watch(only=only or (), seed=seed, command=command, steps=limit, tell=live.say) as watch:
         code = _run(script, arguments, module)
     live.say(watch.closing)
+    annotate(watch.report)
     for path in (json, save):
         if path is not None:
             live.say(f"wrote {watch.report.save(path)}")

@@ -21,9 +21,10 @@ from chainrule.preflight import known_checks, report_on, versions
 from chainrule.report import Report
 from chainrule.report.text import closing, finding_text
 from chainrule.setups import Setup
+from chainrule.watch.ahead import Iteration
 from chainrule.watch.observed import Observed
 from chainrule.watch.observer import Observer
-from chainrule.watch.scout import Iteration, Scout
+from chainrule.watch.scout import Scout
 
 
 class StopProgramError(BaseException):

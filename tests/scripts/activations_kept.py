@@ -22,7 +22,7 @@ class Keeping(nn.Module):
 model = Keeping()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 inputs, labels = torch.randn(48, 6), torch.randint(2, (48, 1)).float()
-for step in range(8):
+for _ in range(8):
     model.activations.clear()
     optimizer.zero_grad()
     loss = F.binary_cross_entropy_with_logits(model(inputs), labels)

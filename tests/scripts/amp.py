@@ -9,7 +9,7 @@ model = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.LayerNorm(32), nn.Linear(3
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
 inputs, labels = torch.randn(64, 8), torch.randint(4, (64,))
-for step in range(10):
+for _ in range(10):
     chosen = torch.randint(64, (16,))
     optimizer.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -29,7 +29,7 @@ G, D = Generator(), Discriminator()
 optimizer_g = torch.optim.Adam(G.parameters(), lr=2e-3, betas=(0.5, 0.999))
 optimizer_d = torch.optim.Adam(D.parameters(), lr=2e-3, betas=(0.5, 0.999))
 real = torch.randn(128, 2) * 0.5 + 2
-for step in range(12):
+for _ in range(12):
     batch = real[torch.randint(128, (32,))]
     fake = G(torch.randn(32, 4))
     optimizer_d.zero_grad()

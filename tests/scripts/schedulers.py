@@ -14,7 +14,7 @@ warm, decay = LinearLR(optimizer, 0.1, total_iters=4), CosineAnnealingLR(optimiz
 schedule = SequentialLR(optimizer, [warm, decay], milestones=[4])
 inputs = torch.randn(64, 4)
 targets = inputs.prod(-1, keepdim=True)
-for step in range(20):
+for _ in range(20):
     chosen = torch.randint(64, (16,))
     loss = F.mse_loss(model(inputs[chosen]), targets[chosen])
     optimizer.zero_grad()

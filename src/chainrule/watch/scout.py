@@ -11,11 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,37 +21,14 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from chainrule.capture.preserve import global_generators
-from chainrule.capture.tape import Tape
 from chainrule.capture.tape_adjoints import leaves_of
-from chainrule.capture.tape_live import Arguments, LiveTape
-from chainrule.capture.tape_places import running_line
-from chainrule.finding import Line
+from chainrule.capture.tape_live import Arguments
+from chainrule.watch.ahead import Ahead, Iteration, said_by
 from chainrule.watch.copies import WorkFailedError, be_quiet, fork, received, send_and_exit, why_not
-from chainrule.watch.models import holding, models_of, restricted
 from chainrule.watch.patches import Around, all_patched
-from chainrule.watch.replay import ReplayedLoss, autocast_now
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
 MOST = 3  # preflights of one program: one for each optimizer that trains something of its own
-
-
-@dataclass(frozen=True, eq=False)
-class Iteration:
-    """A recorded iteration, up to the gradients.
-
-    root       the model, or a module that holds all of the program's models
-    loss       of the root and what it was called with
-    optimizer  what trains the module that was called
-    line       where the program called backward
-    """
-
-    root: nn.Module
-    batch: Arguments
-    loss: ReplayedLoss
-    tape: Tape
-    optimizer: Optimizer
-    line: Line | None
 
 
 class Scout:
@@ -78,7 +52,7 @@ class Scout:
         self._waiting = 0  # the optimizer whose model was called
         self._sent = 0
         self._inlet = -1  # of the pipe to the parent, in a child
-        self._ahead: _Ahead | None = None
+        self._ahead: Ahead | None = None
         self._call: Callable[..., Any] = nn.Module.__call__
 
     @contextmanager
@@ -119,7 +93,7 @@ class Scout:
         try:
             ahead.finish(loss)
         except BaseException as error:
-            self._leave(False, _words(error))
+            self._leave(False, said_by(error))
         self._ahead = ahead
         if self._stepping is not None:  # the loss was computed inside the step, by its closure
             self.step_reached(self._stepping)
@@ -205,10 +179,10 @@ class Scout:
             )
             timer.daemon = True
             timer.start()
-            self._ahead = _Ahead(optimizer, self._optimizers, module, Arguments(args, kwargs), timer)
+            self._ahead = Ahead(optimizer, self._optimizers, module, Arguments(args, kwargs), timer)
             return self._ahead.called()
         except BaseException as error:
-            self._leave(False, _words(error))
+            self._leave(False, said_by(error))
 
     def _stop(self, reason: str) -> None:
         """In the copy: nothing more is run of the program; what was recorded is examined, if a loss was reached."""
@@ -259,73 +233,3 @@ class Scout:
             return original(scaler, outputs, *args, **kwargs)
 
         return call
-
-
-class _Ahead:
-    """In the copy: the iteration from the model's call to the step that uses its loss."""
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        optimizers: list[Optimizer],
-        module: nn.Module,
-        batch: Arguments,
-        timer: threading.Timer,
-    ) -> None:
-        self.optimizer, self._optimizers = optimizer, optimizers
-        self.iteration: Iteration | None = None
-        self._module, self._batch, self._timer = module, batch, timer
-        self._rewind = global_generators()
-        self._models = models_of(module, optimizers)
-        self._root = next(iter(self._models.values())) if len(self._models) == 1 else holding(self._models)
-        self._buffers = [(buffer, buffer.detach().clone()) for buffer in self._root.buffers()]
-        self._autocast = autocast_now()
-        self._tape = LiveTape(self._root, batch)
-
-    def called(self) -> Any:
-        """Call the model with the tape on; it stays on."""
-        self._tape.start()
-        output = self._module(*self._batch.args, **self._batch.kwargs)
-        self._outputs = self._tape.refs(output)
-        return output
-
-    def finish(self, loss: Tensor) -> None:
-        """The loss is reached: off with the tape. The gradients are left where the program expects them."""
-        self._timer.cancel()
-        source = running_line()
-        tape = self._tape.finish(loss)
-        replayed = ReplayedLoss(tape.graph, self._outputs, self._module, self._autocast)
-        line = Line(source.file, source.line, source.code) if source else None
-        self.iteration = Iteration(self._root, self._batch, replayed, tape, self.optimizer, line)
-
-    def examined(self, examine: Callable[[Iteration], Any]) -> tuple[bool, Any]:
-        """(whether the examination came to an end, what came of it)."""
-        assert self.iteration is not None
-        for buffer, before in self._buffers:
-            buffer.data.copy_(before)
-        self._rewind()
-        # OpenMP's threads of the parent did not come along, and a new thread has its own: two cores are used again.
-        with ThreadPoolExecutor(1) as threads:
-            work = threads.submit(_outcome, examine, self._of_optimizer(self.iteration))
-            outcome: tuple[bool, Any] = work.result()
-        return outcome
-
-    def _of_optimizer(self, iteration: Iteration) -> Iteration:
-        """The iteration as training by this one optimizer: what the others train is held fixed."""
-        graph, root = restricted(iteration.tape.graph, self._models, self.optimizer, self._optimizers)
-        tape = replace(iteration.tape, graph=graph)
-        return replace(
-            iteration, root=root, loss=replace(iteration.loss, graph=graph), tape=tape, optimizer=self.optimizer
-        )
-
-
-def _outcome(examine: Callable[[Iteration], Any], iteration: Iteration) -> tuple[bool, Any]:
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        return True, examine(iteration)
-    except BaseException as error:
-        return False, _words(error)
-
-
-def _words(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip()
