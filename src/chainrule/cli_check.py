@@ -17,7 +17,7 @@ from types import MappingProxyType
 from rich.console import Console
 
 from chainrule.errors import ConfigError
-from chainrule.report import Report, annotations, show
+from chainrule.report import Report, github, show
 from chainrule.setup_file import load_setup
 
 EXIT_CODES: Mapping[str, int] = MappingProxyType({"pass": 0, "fail": 1, "unresolved": 3})
@@ -79,7 +79,7 @@ def writable(json: Path | None, save: Path | None) -> None:
 def annotate(report: Report) -> None:
     """Where a CI service runs us, findings as workflow commands, which code review shows beside the lines; on stderr."""
     if os.environ.get("CI", "").lower() in ("true", "1"):
-        print("".join(annotations.lines(report)), end="", file=sys.stderr)
+        print("".join(github.lines(report)), end="", file=sys.stderr)
 
 
 def why(name: str = "", /) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from chainrule.errors import ConfigError
 from chainrule.finding import Finding, Line
-from chainrule.report import Report, annotations
+from chainrule.report import Report, github
 from chainrule.report.contents import Contents
 from chainrule.report.html import page
 from chainrule.report.sarif import as_log
@@ -140,7 +140,7 @@ def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path):
 def test_annotations_stand_at_the_users_line_and_are_escaped():
     finding = Finding("a-check", "error", "blocks.3", "100 % wrong,\nreally", Line("model.py", 118, "x = y"))
     plain = Finding("b-check", "info", "", "remark")
-    assert list(annotations.lines(Contents(findings=(plain, finding)))) == [
+    assert list(github.lines(Contents(findings=(plain, finding)))) == [
         "::error file=model.py,line=118,title=a-check::blocks.3: 100 %25 wrong,%0Areally\n",
         "::notice title=b-check::remark\n",
     ]

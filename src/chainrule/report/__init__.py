@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from chainrule.report import annotations as annotations
+from chainrule.report import github as github
 from chainrule.report.report import Report as Report
 from chainrule.report.terminal import show as show
