@@ -227,7 +227,7 @@ def main() -> None:
         "dtype": "float64",
         "threads": 1,
         "torch": str(torch.__version__),
-        "numdifftools": numdifftools.__version__,
+        "numdifftools_version": numdifftools.__version__,
         "seed": options.seed,
         **measure(-(-options.derivatives // 8), options.rivals, options.seed),
         "seconds": round(time.perf_counter() - start, 1),
