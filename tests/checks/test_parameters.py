@@ -150,9 +150,6 @@ class Quantised(nn.Module):
 
 
 def test_a_straight_through_estimator_is_healthy():
-    assert [] == said(
-        cr.Setup(Quantised(), class_loss, [points()], torch.optim.SGD(MLP().parameters(), lr=0.1)), ("dead-loss-term",)
-    )
     assert [] == said(cr.Setup(Quantised(), class_loss, [points()]))
 
 
@@ -229,7 +226,7 @@ def test_the_report_says_what_the_optimizer_holds():
 def test_checks_of_the_optimizer_say_that_there_is_none():
     report = cr.check(cr.Setup(MLP(), class_loss, [points()]), only=("not-in-optimizer", "twice-in-optimizer"))
 
-    assert "the set-up names no optimizer" in str(report)
+    assert "the set-up names no optimizer" in report.stages[0].summary
     assert () == report.findings
 
 
