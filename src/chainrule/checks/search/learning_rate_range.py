@@ -71,7 +71,7 @@ def check(subject: Subject) -> Outcome:
     """The range of rates that train, and where the user's rate lies in it."""
     optimizer = subject.setup.optimizer
     if optimizer is None:
-        return NotRun("no optimizer was given")
+        return NotRun("no optimizer was given", missing=True)
     if subject.loss <= 0:
         return NotRun("the loss is not above zero, so shares of it have no meaning")
     own = max(float(group["lr"]) for group in optimizer.param_groups)

@@ -89,12 +89,11 @@ def _stand_in(parameter: Tensor) -> Parameter:
 
 
 def _copied(optimizer: Optimizer, chosen: dict[int, Parameter]) -> Optimizer:
-    if type(optimizer) in OF_TORCH:
-        made = type(optimizer)(_groups(optimizer, chosen, {"capturable": False, "differentiable": False}))  # type: ignore[call-arg]
-    elif optimizer.state:  # already stepped, or filled by its constructor: only the constructor can start it afresh
+    if type(optimizer) in OF_TORCH or optimizer.state:  # only the constructor can start a state afresh
         known = set(inspect.signature(type(optimizer).__init__).parameters)
-        given = {key: value for key, value in optimizer.defaults.items() if key in known}
-        made = type(optimizer)(_groups(optimizer, chosen, {}), **given)
+        over = {"capturable": False, "differentiable": False}  # these are for other devices, and change no number
+        given = {key: value for key, value in (optimizer.defaults | over).items() if key in known}
+        made = type(optimizer)(_groups(optimizer, chosen, over), **given)
     else:
         made = _attribute_by_attribute(optimizer, chosen)
     return made

@@ -8,34 +8,42 @@ Why it matters
     whatever else changes parameters inside of the step.
 How it decides
     Each entry: |formula - after| <= 4 u (|before| + |after|) + 64 u · max|step|: a few roundings where the result is stored, and
-    those of the moments, in units of the parameter's dtype. A step below rounding can thus never be called wrong.
+    those of the moments, in units of the parameter's dtype, more where decay and gradient cancel. A step below rounding can
+    thus never be called wrong.
 Broken
     def step(self):                                      # a subclass of one's own called AdamW
         p.sub_(group["lr"] * m / (v.sqrt() + eps))       # bias correction forgotten
 Repaired
     class MyOwn(Optimizer): ...                          # another formula under a name of its own
 Limits
-    Fused optimizers that unscale inside their step, and gradients changed by the optimizer's own hooks, are not judged. A
+    Fused optimizers that unscale inside their step, and gradients changed by the optimizer's own hooks, are not judged; nor is
+    Muon, whose Newton-Schulz in bfloat16 magnifies the rounding of a gradient of low rank to the size of the step. A
     decay in the wrong place, of size lr · decay of the step, is below rounding here and is found by update-formula.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from chainrule.checks.update.expected import Move, moves
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.tolerance import unit
+from chainrule.update_rules.adagrad import ADAGRAD
+from chainrule.update_rules.adam import ADAM
+from chainrule.update_rules.rmsprop import RMSPROP
+from chainrule.update_rules.rule import EXACT
 from chainrule.watch.observed import Observed
 
 NAME = "step-mismatch"
 STORING, MOMENTS = 4.0, 64.0  # in units of rounding
+DIVIDING = (ADAM, RMSPROP, ADAGRAD)  # decay passes through the moments, and the step divides by their size
 
 
 def judge(observed: Observed) -> Outcome:
     """Whether the recorded steps are those of the formula."""
     scaled = any(observed.of("scale"))
-    seen = [m for m in moves(observed) if m.expected is not None and not (scaled and m.settings.get("fused"))]
+    seen = [m for m in moves(observed) if _exact(m) and not (scaled and m.settings.get("fused"))]
     if not seen:
         return NotRun("no step of an optimizer whose formula is known was looked at")
     wrong: dict[str, list[Move]] = {}
@@ -43,6 +51,10 @@ def judge(observed: Observed) -> Outcome:
         if _excess(move) > 1:
             wrong.setdefault(move.record.optimizer, []).append(move)
     return [_finding(name, own, seen) for name, own in wrong.items()]
+
+
+def _exact(move: Move) -> bool:
+    return move.expected is not None and move.rule is not None and move.rule.resolution == EXACT
 
 
 def _difference(move: Move) -> Tensor:
@@ -53,14 +65,18 @@ def _difference(move: Move) -> Tensor:
 def _excess(move: Move) -> float:
     """The largest difference in units of what is allowed."""
     assert move.expected is not None
-    assert move.rule is not None
-    should = move.expected - move.before.double()
-    if move.rule.resolution:
-        allowed = move.rule.resolution * should.norm() + move.rounding.norm()
-        return float(_difference(move).norm() / allowed.clamp(min=1e-300))
-    largest = should.abs().max()
-    allowed = STORING * move.rounding + MOMENTS * unit(move.before.dtype) * largest
+    largest = (move.expected - move.before.double()).abs().max()
+    allowed = STORING * move.rounding + MOMENTS * unit(move.before.dtype) * largest * _cancellation(move)
     return float((_difference(move) / allowed.clamp(min=1e-300)).max())
+
+
+def _cancellation(move: Move) -> Tensor:
+    """How much rounding grows where an L2 decay cancels the gradient, which the root of its square makes a full step again."""
+    if move.rule not in DIVIDING:
+        return torch.ones((), dtype=torch.float64)
+    decay = float(move.settings.get("weight_decay") or 0.0) * move.before.double()
+    grad = move.grad.double() * (-1 if move.settings.get("maximize") else 1)
+    return (grad.abs() + decay.abs()) / (grad + decay).abs().clamp(min=1e-300)
 
 
 def _finding(name: str, wrong: list[Move], seen: list[Move]) -> Finding:

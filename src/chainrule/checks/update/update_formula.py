@@ -41,7 +41,7 @@ def check(subject: Subject) -> Outcome:
     """The optimizer's real steps against the formula that it promises."""
     optimizer = subject.setup.optimizer
     if optimizer is None:
-        return NotRun("no optimizer was given")
+        return NotRun("no optimizer was given", missing=True)
     claimed, settings = promised(optimizer), settings_of(optimizer.param_groups[0])
     candidates = possible(settings)
     if not candidates or (claimed is None and type(optimizer).__module__.startswith("torch.")):
