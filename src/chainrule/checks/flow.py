@@ -52,6 +52,11 @@ NORMS: frozenset[OpOverload] = frozenset(
     | {aten._native_batch_norm_legit.default, aten._native_batch_norm_legit.no_stats}
     | {aten._native_batch_norm_legit_no_training.default, aten.native_batch_norm.default}
 )
+# Ops that read only the shape of their argument.
+SHAPED_LIKE = frozenset(
+    {aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.rand_like, aten.randn_like}
+    | {aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty}
+)
 # Losses that compare a prediction with a target: op -> (prediction, target).
 LOSSES: Mapping[OpOverload, tuple[str, str]] = {
     aten.cross_entropy_loss.default: ("self", "target"),
@@ -100,10 +105,10 @@ class Flow:
 
     @cached_property
     def from_batch(self) -> set[str]:
-        """Names of the values that depend on the batch."""
+        """Names of the values that are computed from numbers of the batch, not only made in its shape."""
         names = {name for name, leaf in self.graph.leaves.items() if leaf.kind == "batch"}
         for node in self.graph.nodes:
-            if any(ref.name in names for ref in node.refs()):
+            if node.op.overloadpacket not in SHAPED_LIKE and any(ref.name in names for ref in node.refs()):
                 names.add(node.name)
         return names
 

@@ -116,10 +116,29 @@ def check_finite(graph: Graph, loss: Tensor, values: Mapping[str, Value]) -> Non
                 "no gradient has a meaning there. Clean the input, or look at how the parameter was initialised"
             )
     first = next(node for node in graph.nodes if not _finite(values[node.name]))
+    first = _undefined_before(first, graph, values) or first
     raise SetupError(
         f"the loss is {float(loss)}: its input is finite, and inf or nan first appears in {first.where} "
         f"({first.source}: {first.source.code if first.source else ''}){_why_not_finite(first, values)}"
     )
+
+
+def _undefined_before(node: Node, graph: Graph, values: Mapping[str, Value]) -> Node | None:
+    """The formula behind `node` that was given a number outside its domain (log of 0 is -inf); None if there is none."""
+    behind: set[str] = {node.name}
+    for earlier in reversed(graph.nodes):
+        if earlier.name in behind:
+            behind |= {ref.name for ref in earlier.refs()}
+            output = values[earlier.name]
+            if _outside_domain(earlier, values) and isinstance(output, Tensor) and bool((output == -torch.inf).any()):
+                return earlier
+    return None
+
+
+def _outside_domain(node: Node, values: Mapping[str, Value]) -> int:
+    """How many entries the node's formula is not defined for."""
+    rule = RULES.get(node.op)
+    return 0 if rule is None or rule.domain is None else int((~call_by_name(rule.domain, resolve(node, values))).sum())
 
 
 def _why_not_finite(node: Node, values: Mapping[str, Value]) -> str:
@@ -131,14 +150,8 @@ def _why_not_finite(node: Node, values: Mapping[str, Value]) -> str:
         return ": a row of it is masked throughout; leave one entry of each row unmasked"
     if op_name(node.op) == "exp":
         return ": its input is too large; subtract the maximum first, or use logsumexp or softmax"
-    rule = RULES.get(node.op)
-    if rule is not None and rule.domain is not None:
-        outside = int((~call_by_name(rule.domain, arguments)).sum())
-        return (
-            f": {outside:,} of its inputs lie outside its domain; clamp them, or use log_softmax or logsigmoid"
-            if outside
-            else ""
-        )
+    if outside := _outside_domain(node, values):
+        return f": {outside:,} of its inputs lie outside its domain; clamp them, or use log_softmax or logsigmoid"
     return ""
 
 

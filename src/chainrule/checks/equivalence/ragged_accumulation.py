@@ -9,7 +9,8 @@ Why it matters
 How it decides
     In float64, with dropout off. The weights w with G(batch) = Σ w·g(part) are solved for. If no weights fit, examples
     depend on each other and the check says nothing. If they fit and are not all equal, the loop's sum is another gradient:
-    an error. Equal weights, whatever they are, are right: a mean of equal parts, or a sum over a fixed number of tokens.
+    an error, or a warning if Setup.step is given, which may weigh the parts itself. Equal weights, whatever they are, are
+    right: a mean of equal parts, or a sum over a fixed number of tokens.
 Broken
     loss = F.cross_entropy(logits, labels, ignore_index=-100) / accumulate
 Repaired
@@ -47,7 +48,7 @@ def check(subject: Subject) -> Outcome:
         return NotRun("the batch cannot be cut into rows")
     size = max(1, rows // PARTS)
     count = rows // size  # what is left over is left out: parts of unequal size would have unequal weights by right
-    cuts = [torch.arange(size * count), *torch.arange(size * count).split(size)]
+    cuts = [torch.arange(size * count), *torch.arange(size * count).tensor_split(count)]
     passes = [exact_pass(subject, taken(batch, cut)) for cut in cuts]
     if refused := [result for result in passes if isinstance(result, NotRun)]:
         return refused[0]
@@ -85,7 +86,7 @@ def _finding(weights: Tensor, naive: float, rows: int, subject: Subject) -> Find
     shares = weights / weights.sum()
     return Finding(
         check=NAME,
-        severity="error",
+        severity="error" if subject.setup.step is None else "warning",
         where="loss",
         source=_line(subject),
         message=f"accumulating micro-batches gives another gradient than the full batch: {naive:.1%} of it is wrong",

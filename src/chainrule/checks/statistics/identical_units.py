@@ -49,10 +49,19 @@ def check(subject: Subject) -> Outcome:
 
 def _judge(node: Node, leaf: Leaf, flow: Flow, subject: Subject) -> list[Finding]:
     values, gradients = _units(node, leaf, flow, subject)
-    _, group = torch.unique(values, dim=0, return_inverse=True)
-    twins = [torch.nonzero(group == number).flatten() for number in range(int(group.max()) + 1)]
+    twins = _twins(values)
     equal = sum(len(rows) for rows in twins if len(rows) > 1 and _alike(gradients[rows]))
     return [_finding(node, leaf, equal, subject)] if equal else []
+
+
+def _twins(values: Tensor) -> list[Tensor]:
+    """The groups of rows that are equal bit for bit."""
+    _, first, counts = torch.unique(values[:, 0], return_inverse=True, return_counts=True)
+    candidates = torch.nonzero(counts[first] > 1).flatten()  # sorting whole rows of a large matrix would take seconds
+    if len(candidates) == 0:
+        return []
+    _, group = torch.unique(values[candidates], dim=0, return_inverse=True)
+    return [candidates[group == number] for number in range(int(group.max()) + 1)]
 
 
 def _units(node: Node, leaf: Leaf, flow: Flow, subject: Subject) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ def _gain(node: Node, weight: Ref, flow: Flow) -> float:
     value = flow.value(weight)
     outputs = flow.value(Ref(node.name)).shape[1 if "conv" in str(node.op) else -1]
     fan_in = value.numel() / max(outputs, 1)
-    return float(value.square().mean().sqrt()) * math.sqrt(fan_in)
+    return float(value.norm()) * math.sqrt(fan_in / value.numel())
 
 
 def _normalised(node: Node, flow: Flow) -> bool:
