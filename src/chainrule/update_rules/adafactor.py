@@ -50,4 +50,4 @@ def rms(tensor: Tensor) -> float:
     return float(tensor.pow(2).mean().sqrt())
 
 
-ADAFACTOR = UpdateRule("Adafactor", update, ("lr", "beta2_decay", "eps", "d"))
+ADAFACTOR = UpdateRule("Adafactor", update, ("lr", "beta2_decay", "eps", "d"), elementwise=False)

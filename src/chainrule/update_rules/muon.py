@@ -55,4 +55,6 @@ def orthogonal(matrix: Tensor, settings: Settings) -> Tensor:
     return wide.mT if tall else wide
 
 
-MUON = UpdateRule("Muon", update, ("lr", "momentum"), resolution=BFLOAT16_NEWTON_SCHULZ, dimensions=2)
+MUON = UpdateRule(
+    "Muon", update, ("lr", "momentum"), resolution=BFLOAT16_NEWTON_SCHULZ, dimensions=2, elementwise=False
+)

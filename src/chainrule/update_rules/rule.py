@@ -27,15 +27,16 @@ EXACT = 0.0
 class UpdateRule:
     """One formula under the name that a user knows.
 
-    name        "AdamW"
-    update      the formula
-    needs       settings without which it has no meaning
-    standing    "standard": what the name promises; "disputed": a convention that others use under the same name, a matter
-                of choice; "wrong": a slip that is known from real programs
-    family      name of the standard formula that this one is a reading of
-    remark      what it does to training, and what to change; "" for a standard
-    resolution  relative error of a step below which two honest implementations cannot be told apart; EXACT: only rounding
-    dimensions  that a parameter must have at least
+    name         "AdamW"
+    update       the formula
+    needs        settings without which it has no meaning
+    standing     "standard": what the name promises; "disputed": a convention that others use under the same name, a matter
+                 of choice; "wrong": a slip that is known from real programs
+    family       name of the standard formula that this one is a reading of
+    remark       what it does to training, and what to change; "" for a standard
+    resolution   relative error of a step below which two honest implementations cannot be told apart; EXACT: only rounding
+    dimensions   that a parameter must have at least
+    elementwise  True if an entry's step depends on that entry alone, so that a sample of entries can be computed
     """
 
     name: str
@@ -46,6 +47,7 @@ class UpdateRule:
     remark: str = ""
     resolution: float = EXACT
     dimensions: int = 0
+    elementwise: bool = True
 
 
 def uphill(grad: Tensor, settings: Settings) -> Tensor:

@@ -31,11 +31,16 @@ STATE_OF_TORCH = frozenset(
 )
 
 
+SAMPLED = 4096  # entries of a large parameter that are looked at, evenly spread
+WHOLE = 2**20  # entries up to which a formula that is not elementwise is computed
+
+
 @dataclass(frozen=True, eq=False)
 class Move:
-    """One parameter in one step.
+    """One parameter in one step: an even sample of its entries, if it is large.
 
-    expected  the value after the step by the formula, float64; None if no formula is known
+    expected  the values after the step by the formula, float64; None if no formula is known
+    unmoved   True if the whole parameter is bitwise what it was
     """
 
     path: str
@@ -46,6 +51,8 @@ class Move:
     after: Tensor
     rule: UpdateRule | None
     expected: Tensor | None
+    unmoved: bool
+    dimensions: int
 
     @property
     def rate(self) -> float:
@@ -67,19 +74,44 @@ def moves(observed: Observed) -> Iterator[Move]:
     """Every parameter of every step that was looked at closely, if it had a dense gradient of finite numbers."""
     for record in observed.steps:
         for path in record.before:
-            grad, before = record.gradients.get(path), record.before[path]
-            if grad is None or not _usable(grad) or not _usable(before):
-                continue
-            settings = record.settings[record.group[path]]
-            rule = _rule(record, settings)
-            state = _state(record, path)
-            expected = None if rule is None or state is None else _expected(rule, before, grad, state, settings)
-            yield Move(path, record, settings, before, grad, record.after[path], rule, expected)
+            grad = record.gradients.get(path)
+            if grad is not None and _dense(grad) and _dense(record.before[path]):
+                move = _move(record, path, grad)
+                if bool(torch.isfinite(move.grad).all() & torch.isfinite(move.before).all()):
+                    yield move
 
 
-def _usable(tensor: Tensor) -> bool:
-    dense = tensor.layout is torch.strided and tensor.is_floating_point() and tensor.numel() > 0
-    return dense and bool(torch.isfinite(tensor).all())
+def _move(record: StepRecord, path: str, grad: Tensor) -> Move:
+    before, after, settings = record.before[path], record.after[path], record.settings[record.group[path]]
+    rule, state = _rule(record, settings), _state(record, path)
+    computable = rule is not None and state is not None and before.ndim >= rule.dimensions
+    expected = None
+    if rule is not None and state is not None and computable and (rule.elementwise or before.numel() <= WHOLE):
+        cut = _sample if rule.elementwise else _whole
+        like = {name: cut(value) if _same(value, before) else value for name, value in state.items()}
+        expected = _expected(rule, cut(before), cut(grad), like, settings)
+        expected = expected if rule.elementwise else _sample(expected)
+    unmoved = torch.equal(before, after)
+    sampled = (_sample(before), _sample(grad), _sample(after))
+    return Move(path, record, settings, *sampled, rule, expected, unmoved, before.ndim)
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """All entries of a small tensor; of a large one each n-th, n odd, so that it meets every column."""
+    flat = tensor.flatten()
+    return flat[:: tensor.numel() // SAMPLED | 1] if tensor.numel() > SAMPLED else flat
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _same(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape and parameter.ndim > 0
+
+
+def _dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.is_floating_point() and tensor.numel() > 0
 
 
 def _rule(record: StepRecord, settings: Mapping[str, Any]) -> UpdateRule | None:
@@ -89,24 +121,23 @@ def _rule(record: StepRecord, settings: Mapping[str, Any]) -> UpdateRule | None:
 
 
 def _state(record: StepRecord, path: str) -> Mapping[str, Any] | None:
-    """The state before the step in float64; None if the class names its state in its own way."""
+    """The state before the step; None if the class names its state in its own way."""
     state = record.state_before.get(path) or {}
     if not state and record.number > 1 and record.state_after.get(path):
         return {}  # this parameter's first gradient
     if any(name not in STATE_OF_TORCH for name in state):
         return None
-    return {name: value.double() if isinstance(value, Tensor) else value for name, value in state.items()}
+    return dict(state)
 
 
 def _expected(
     rule: UpdateRule, before: Tensor, grad: Tensor, state: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Tensor | None:
-    if before.ndim < rule.dimensions:
-        return None
+) -> Tensor:
     eps = settings.get("eps")
     if isinstance(eps, tuple) and eps[0] is None:  # Adafactor: the eps of the dtype that the step was made in
         settings = {**settings, "eps": (torch.finfo(before.dtype).eps, eps[1])}
-    return rule.update(before.double(), grad.double(), state, settings)[0]
+    exact = {name: value.double() if isinstance(value, Tensor) else value for name, value in state.items()}
+    return rule.update(before.double(), grad.double(), exact, settings)[0]
 
 
 def warming_up(observed: Observed, optimizer: str) -> bool:

@@ -22,8 +22,6 @@ Limits
 
 from __future__ import annotations
 
-import torch
-
 from chainrule.checks.update.expected import Move, moves
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.watch.observed import Observed
@@ -58,7 +56,7 @@ def _of_one(observed: Observed, name: str, seen: list[Move]) -> list[Finding]:
 
 
 def _stays(move: Move) -> bool:
-    if not torch.equal(move.before, move.after):
+    if not move.unmoved:
         return False
     by_rate = move.rate * move.grad.double().abs()
     should = by_rate if move.expected is None else (move.expected - move.before.double()).abs()

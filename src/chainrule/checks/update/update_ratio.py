@@ -30,7 +30,7 @@ LARGEST, SMALLEST = 1.0, 1e-7
 
 def judge(observed: Observed) -> Outcome:
     """Whether steps are out of proportion to the weights."""
-    seen = [move for move in moves(observed) if move.before.ndim >= 2 and move.rate > 0 and bool(move.grad.any())]
+    seen = [move for move in moves(observed) if move.dimensions >= 2 and move.rate > 0 and bool(move.grad.any())]
     names = dict.fromkeys(move.record.optimizer for move in seen)
     found, judged = [], False
     for name in names:
