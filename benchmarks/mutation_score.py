@@ -1,10 +1,11 @@
 """How many planted backward faults are caught: by chainrule's check, and by `torch.autograd.gradcheck` on the same set.
 
-    python benchmarks/mutation_score.py [--judge NAME ...] [--every N] [--table]
+    python benchmarks/mutation_score.py [--judge NAME ...] [--every N] [--resume] [--table]
 
 A judge is "gradcheck slow", "gradcheck fast", "chainrule" or "chainrule, kernels of one dtype"; all by default. Each adds
 its rows to benchmarks/results/mutation_score.json, from which docs/mutation-score.md is written; --table writes the page.
---every N takes each N-th plant only (nothing is saved then). A full run takes about an hour of one core.
+--every N takes each N-th plant only (nothing is saved then). A full run takes about two hours of one core; --resume goes on
+with one that was stopped: rows are saved as they come, the twins first and then the smallest faults.
 
 gradcheck judges as a user would run it: the Function alone, in float64, with the inputs that the model really feeds it,
 default tolerances, the generator seeded before each call. chainrule judges the whole model by `chainrule.check`, all
@@ -115,17 +116,30 @@ def cases(plants: Sequence[Plant], dtypes: tuple[torch.dtype, ...]) -> Iterator[
                 yield from ((plant, dtype, size) for size in SIZES[dtype] if size is None or plant.scalable)
 
 
-def judged(name: str, plants: Sequence[Plant]) -> Iterator[Row]:
-    """What one judge says of the plants and then of their twins, one twin for each module."""
-    judge, options, dtypes = JUDGES[name]
-    todo = [(*case, False) for case in cases(plants, dtypes)]
+def to_judge(name: str, plants: Sequence[Plant]) -> list[tuple[Plant, torch.dtype, float | None, bool]]:
+    """The twins, one for each module, and then the plants, the smallest first."""
+    dtypes = JUDGES[name][2]
     twins = {plant.module_path: plant for plant in plants}.values()
-    todo += [(plant, dtype, None, True) for plant in twins for dtype in dtypes]
+    faults = sorted(cases(plants, dtypes), key=lambda case: case[2] or 1.0)
+    return [(plant, dtype, None, True) for plant in twins for dtype in dtypes] + [(*case, False) for case in faults]
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """What tells one case of a judge from another."""
+    return tuple(row[name] for name in ("judge", "kind", "site", "module", "twin", "dtype", "size"))
+
+
+def judged(name: str, plants: Sequence[Plant], known: set[tuple[Any, ...]]) -> Iterator[Row]:
+    """What one judge says of the plants and their twins, those known already left out."""
+    judge, options, _ = JUDGES[name]
+    todo = to_judge(name, plants)
     for done, (plant, dtype, size, twin) in enumerate(todo):
-        start = time.process_time()
-        said = judge(plant, dtype, size, twin, **options)
         row = {"judge": name, "kind": plant.kind, "site": plant.site, "module": plant.module_path, "twin": twin}
         row |= {"dtype": str(dtype).removeprefix("torch."), "size": size}
+        if identity(row) in known:
+            continue
+        start = time.process_time()
+        said = judge(plant, dtype, size, twin, **options)
         seconds = round(time.process_time() - start, 3)
         row |= {"measured": 0.0 if twin else float(f"{plant.measured(dtype, size):.3e}"), "seconds": seconds}
         yield row | said
@@ -174,13 +188,21 @@ def missed(rows: Sequence[Row]) -> Iterator[str]:
             yield f"- named elsewhere ({row['where']}): {what}"
 
 
+def unfinished(rows: Sequence[Row]) -> Iterator[str]:
+    """One line for each judge that has not judged everything."""
+    for name in JUDGES:
+        done, asked_for = sum(row["judge"] == name for row in rows), len(to_judge(name, PLANTS))
+        if done < asked_for:
+            yield f"{name} has judged {done} of {asked_for} cases so far: twins and smallest faults first."
+
+
 def page(saved: dict[str, Any]) -> str:
     """docs/mutation-score.md."""
     rows = saved["rows"]
     kinds = len({plant.kind for plant in PLANTS})
     faults = list(missed(rows)) or ["nothing."]
     setting = f"{len(PLANTS)} plants of {kinds} kinds; torch {saved['torch']}, {saved['threads']} thread."
-    return "\n".join((HEAD, setting, "", *table(rows), "", MISSED, "", *faults, "", TAIL))
+    return "\n".join((HEAD, setting, *unfinished(rows), "", *table(rows), "", MISSED, "", *faults, "", TAIL))
 
 
 def one_row_a_line(saved: dict[str, Any]) -> str:
@@ -190,26 +212,36 @@ def one_row_a_line(saved: dict[str, Any]) -> str:
     return f'{head.removesuffix(chr(10) + "}")},\n "rows": [\n{rows}\n]}}\n'
 
 
+def save(rows: Sequence[Row]) -> None:
+    """The results and the page made of them."""
+    saved: dict[str, Any] = {"command": "python benchmarks/mutation_score.py", "torch": str(torch.__version__)}
+    saved |= {"threads": 1, "chainrule": version("chainrule"), "asked": ASKED, "rows": list(rows)}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(one_row_a_line(saved))
+    PAGE.write_text(page(saved))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", action="append", choices=list(JUDGES))
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     for name in () if arguments.table else arguments.judge or JUDGES:
-        rows = list(judged(name, PLANTS[:: arguments.every]))
+        rows = [row for row in rows if row["judge"] != name or arguments.resume]
+        for row in judged(name, PLANTS[:: arguments.every], {identity(row) for row in rows}):
+            rows.append(row)
+            if arguments.every == 1:
+                save(rows)
+        mine = [row for row in rows if row["judge"] == name]
         print(
-            "\n".join((name, *missed(rows), f"caught {score([row for row in rows if asked(row)])} of those asked for"))
+            "\n".join((name, *missed(mine), f"caught {score([row for row in mine if asked(row)])} of those asked for"))
         )
-        saved["rows"] = [row for row in saved["rows"] if row["judge"] != name] + rows
     if arguments.every == 1:
-        saved |= {"command": "python benchmarks/mutation_score.py", "torch": torch.__version__, "threads": 1}
-        saved |= {"chainrule": version("chainrule"), "asked": ASKED}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(one_row_a_line(saved))
-        PAGE.write_text(page(saved))
+        save(rows)
 
 
 if __name__ == "__main__":
