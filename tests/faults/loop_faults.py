@@ -200,6 +200,26 @@ def scheduler_per_micro_batch(broken):
     return with_schedule(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100), step_of)
 
 
+def scheduler_per_process(broken):
+    """The launcher moves the schedule once for each of four processes."""
+
+    def step_of(schedule):
+        def step(model, batch, optimizer):
+            optimizer.zero_grad()
+            value = loss(model, batch)
+            value.backward()
+            optimizer.step()
+            for _ in range(4 if broken else 1):
+                move(schedule)
+            return value
+
+        return step
+
+    return with_schedule(
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=100), step_of
+    )
+
+
 PROTOCOL = [
     Case(
         "TC12a",
@@ -233,6 +253,7 @@ PROTOCOL = [
     Case("TC19b", "accelerate#2665", "optimizer of a copy", "step-without-gradient", optimizer_of_a_copy, "step()"),
     Case("L-twice", "own", "two steps per backward", "step-without-gradient", step_twice, "step()"),
     Case("R13b", "torch warns", "scheduler before optimizer", "scheduler-before-optimizer", scheduler_first, "StepLR"),
+    Case("R05b", "accelerate#2142", "a schedule per process", "scheduler-pace", scheduler_per_process, "OneCycle"),
     Case(
         "R05a",
         "transformers PR#24088",

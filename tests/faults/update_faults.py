@@ -214,6 +214,10 @@ def sgd(rate, **settings):
     return lambda parameters: torch.optim.SGD(parameters, lr=rate, **settings)
 
 
+def epsilon(large, sane, broken):
+    return trained(lambda model: torch.optim.Adam(model.parameters(), lr=1e-3, eps=large if broken else sane))
+
+
 def forgets_correction(broken):
     """A class called AdamW whose bias correction is missing, seen in its real steps."""
 
@@ -381,6 +385,7 @@ EFFECTS = [
     case("U-clamp", "own", "weights clamped inside the step", "step-mismatch", clipped_inside),
     case("S12c", "SO 48934338", "a rate a thousand times too high", "update-ratio", partial(absurd, 1e4, 0.1), "SGD"),
     case("S13c", "SO 59106542", "a rate that changes nothing", "update-ratio", partial(absurd, 1e-7, 0.1), "SGD"),
+    case("S26", "SO 50975389", "an epsilon of 10", "epsilon-dominates", partial(epsilon, 10.0, 1e-8), "Adam"),
     case("O15a", "VGRNN#4", "clip after step", "clip-order", clip_after, "clip_grad_norm_"),
     case("O15b", "own", "clip before backward", "clip-order", clip_before_backward, "clip_grad_norm_"),
     case("D08", "DeepSpeed PR#2695", "clip before unscale", "clip-before-unscale", clip_scaled, "clip_grad_norm_"),

@@ -54,6 +54,10 @@ class Move:
     unmoved: bool
     dimensions: int
 
+    def cut(self, tensor: Tensor) -> Tensor:
+        """The same entries of another tensor of the parameter's shape."""
+        return _sample(tensor)
+
     @property
     def rate(self) -> float:
         """Learning rate of its group."""
@@ -91,8 +95,8 @@ def _move(record: StepRecord, path: str, grad: Tensor) -> Move:
         like = {name: cut(value) if _same(value, before) else value for name, value in state.items()}
         expected = _expected(rule, cut(before), cut(grad), like, settings)
         expected = expected if rule.elementwise else _sample(expected)
-    unmoved = torch.equal(before, after)
     sampled = (_sample(before), _sample(grad), _sample(after))
+    unmoved = torch.equal(sampled[0], sampled[2]) and torch.equal(before, after)
     return Move(path, record, settings, *sampled, rule, expected, unmoved, before.ndim)
 
 

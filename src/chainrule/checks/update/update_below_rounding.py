@@ -9,7 +9,7 @@ Why it matters
 How it decides
     Entries with a step by the formula and none in the parameter, as a share of all that should move; reported from one half on
     in every step looked at (of one parameter in 16 bits, of all together in 32), unless the rate still rises. An error if
-    90 % of all entries of one of torch's own optimizers stand still; a warning otherwise. Decay: p (1 - lr · wd) is p for
+    95 % of all entries of one of torch's own optimizers stand still; a warning otherwise. Decay: p (1 - lr · wd) is p for
     every entry, for an optimizer that decays the parameter itself.
 Broken
     model = model.bfloat16()
@@ -37,7 +37,7 @@ from chainrule.update_rules import OF_TORCH
 from chainrule.watch.observed import Observed
 
 NAME = "update-below-rounding"
-SHARE, ALMOST_ALL = 0.5, 0.9  # biases begin at zero, where any step is above rounding
+SHARE, ALMOST_ALL = 0.5, 0.95  # biases that begin at zero move by any step
 DECAYING = ("AdamW", "Lion", "Muon", "Adafactor")
 
 
