@@ -1,0 +1,160 @@
+"""What watching costs: the same training loop alone and under `chainrule.watch`, step by step in turn.
+
+    python benchmarks/watch_overhead.py            # writes benchmarks/results/watch_overhead.json
+
+Time: watched and unwatched stretches of one process take turns; the ratio is that of the medians of all steps, those that
+are looked at closely included (their share falls with the run: steps 1, 2, 3, 4, 8, 16 ...). The preflight, which runs once
+in a copy of the process before the first update, is timed apart. Memory: peak resident size of one process each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import chainrule as cr
+from chainrule.models.transformer import Transformer
+
+RESULTS = Path(__file__).parent / "results" / "watch_overhead.json"
+# name -> (layers, heads, hidden size, context, batch); 0 layers is an MLP of that width
+SIZES = {
+    "tiny MLP": (0, 0, 32, 0, 16),
+    "Transformer, 0.8 M": (4, 4, 128, 64, 8),
+    "Transformer, 10 M": (6, 6, 372, 64, 4),
+}
+
+
+class Loop:
+    """A plain training loop that can be run on."""
+
+    def __init__(self, size: str) -> None:
+        torch.manual_seed(0)
+        layers, heads, width, context, batch = SIZES[size]
+        if layers:
+            self.model: nn.Module = Transformer(
+                vocabulary=256, context=context, layers=layers, heads=heads, hidden=width
+            )
+            tokens = torch.randint(256, (batch, context + 1))
+            self.inputs, self.targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        else:
+            layers_of = [nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)]
+            self.model = nn.Sequential(*layers_of)
+            self.inputs, self.targets = torch.randn(batch, 16), torch.randint(4, (batch,))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    def step(self) -> None:
+        """One step as users write it."""
+        self.optimizer.zero_grad()
+        logits = self.model(self.inputs)
+        loss = F.cross_entropy(logits.flatten(0, -2), self.targets.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+    def times(self, steps: int) -> list[float]:
+        """Seconds of each of the steps."""
+        spent = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            self.step()
+            spent.append(time.perf_counter() - start)
+        return spent
+
+
+def overhead(size: str, rounds: int, steps: int) -> dict[str, Any]:
+    """Watched against unwatched, in turn."""
+    alone, watched = Loop(size), Loop(size)
+    parameters = sum(p.numel() for p in alone.model.parameters())
+    plain: list[float] = []
+    seen: list[float] = []
+    alone.times(3)
+    with cr.watch(tell=lambda _: None) as watch:  # the loop is begun, with its preflight, once
+        start = time.perf_counter()
+        watched.step()
+        preflight = time.perf_counter() - start
+    assert watch.report.stages
+    for _ in range(rounds):
+        plain += alone.times(steps)
+        seen += watched_times(watched, steps)
+    ratio = statistics.median(seen) / statistics.median(plain)
+    mean = statistics.fmean(seen) / statistics.fmean(plain)
+    return {
+        "parameters": parameters,
+        "milliseconds": round(1e3 * statistics.median(plain), 3),
+        "median ratio": round(ratio, 4),
+        "mean ratio": round(mean, 4),
+        "preflight_seconds": round(preflight, 1),
+        "steps": len(plain),
+    }
+
+
+def watched_times(loop: Loop, steps: int) -> list[float]:
+    """Times under the observer and its judges, without a preflight."""
+    from chainrule.checks.groups import JUDGES, judge
+    from chainrule.watch.observer import Observer
+
+    def judged(observed: Any) -> None:
+        for table in JUDGES.values():
+            judge(table, observed)
+
+    with Observer([loop.model], on_step=judged).watching():
+        return loop.times(steps)
+
+
+def memory(size: str, watched: bool, steps: int = 40) -> float:
+    """Peak resident megabytes of a process that makes some steps; called in a process of its own."""
+    loop = Loop(size)
+    if watched:
+        watched_times(loop, steps)
+    else:
+        loop.times(steps)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_ratio(size: str) -> float:
+    """Peak of a watched process over that of an unwatched one, both with chainrule imported."""
+    peaks = [
+        float(subprocess.check_output([sys.executable, __file__, "--memory", size, *flag], text=True))
+        for flag in ([], ["--watched"])
+    ]
+    return round(peaks[1] / peaks[0], 4)
+
+
+def main() -> None:
+    """Measure all sizes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--memory", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(memory(options.memory, options.watched))
+        return
+    results = {}
+    for size in SIZES:
+        results[size] = {**overhead(size, options.rounds, options.steps), "memory_ratio": memory_ratio(size)}
+        print(size, json.dumps(results[size]), flush=True)
+    stored = {
+        "command": "python benchmarks/watch_overhead.py",
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
+        "sizes": results,
+    }
+    RESULTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
