@@ -221,7 +221,7 @@ class Observer:
         self._say(
             "step",
             self.names.of(optimizer),
-            rates=[float(group.get("lr", math.nan)) for group in optimizer.param_groups],
+            rates=[float(math.nan if group.get("lr") is None else group["lr"]) for group in optimizer.param_groups],
             norm=norm(gradients) if close else None,
             empty=all(gradient is None for gradient in gradients),
             skipped=skipped,
