@@ -6,3 +6,4 @@ from chainrule.update_rules.known import claimed_by as claimed_by
 from chainrule.update_rules.known import possible as possible
 from chainrule.update_rules.known import rule_of_torch as rule_of_torch
 from chainrule.update_rules.rule import UpdateRule as UpdateRule
+from chainrule.update_rules.rule import suffices as suffices

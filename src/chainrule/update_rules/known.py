@@ -18,7 +18,7 @@ from chainrule.update_rules.lion import LION
 from chainrule.update_rules.muon import MUON
 from chainrule.update_rules.other_readings import OTHER_READINGS, decoupled, reading, slips
 from chainrule.update_rules.rmsprop import RMSPROP
-from chainrule.update_rules.rule import Settings, UpdateRule
+from chainrule.update_rules.rule import Settings, UpdateRule, suffices
 from chainrule.update_rules.sgd import SGD
 
 RULES = (SGD, RMSPROP, ADAGRAD, ADAM, ADAMW, ADAFACTOR, LION, MUON)
@@ -69,5 +69,5 @@ def claimed_by(name: str) -> UpdateRule | None:
 
 def possible(settings: Settings) -> list[UpdateRule]:
     """All formulas and readings that these settings suffice for; the standard ones first."""
-    fitting = [rule for rule in (*RULES, *READINGS) if all(name in settings for name in rule.needs)]
+    fitting = [rule for rule in (*RULES, *READINGS) if suffices(rule, settings)]
     return sorted(fitting, key=lambda rule: ("standard", "disputed", "wrong").index(rule.standing))

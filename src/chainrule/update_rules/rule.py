@@ -67,11 +67,23 @@ def count(state: State) -> float:
 
 
 def number(settings: Settings, name: str, default: float = 0.0) -> float:
-    """A setting as a plain number."""
-    return float(settings.get(name, default))
+    """A setting as a plain number; the default where it is not there or None."""
+    value = settings.get(name)
+    return float(default if value is None else value)
 
 
 def pair(settings: Settings, name: str = "betas") -> tuple[float, float]:
     """A setting of two numbers."""
     first, second = settings[name]
     return float(first), float(second)
+
+
+def suffices(rule: UpdateRule, settings: Settings) -> bool:
+    """True if the settings have all that the formula needs, in the form in which it needs it."""
+    return all(_is_usable(name, settings.get(name)) for name in rule.needs)
+
+
+def _is_usable(name: str, value: Any) -> bool:
+    if name == "betas" or isinstance(value, (tuple, list)):
+        return isinstance(value, (tuple, list)) and len(value) == 2
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)

@@ -74,6 +74,8 @@ def check(subject: Subject) -> Outcome:
         return NotRun("no optimizer was given", missing=True)
     if subject.loss <= 0:
         return NotRun("the loss is not above zero, so shares of it have no meaning")
+    if any(group.get("lr") is None for group in optimizer.param_groups):
+        return NotRun(f"{type(optimizer).__name__} chooses its rate by itself")
     own = max(float(group["lr"]) for group in optimizer.param_groups)
     try:
         rates = _rates(seconds_per_update(subject.setup))

@@ -72,7 +72,8 @@ def _train(setup: Setup, rates: list[float | None], *, one_batch: bool, adamw: f
     losses: Losses = []
     for update, rate in enumerate(rates):
         for group, share in zip(optimizer.param_groups, shares, strict=True):
-            group["lr"] = group["lr"] if rate is None else rate * share
+            if rate is not None:
+                group["lr"] = rate * share
         place = update % len(batches)
         loss = _update(setup, model, batches[place], optimizer)
         losses.append(loss / (first.setdefault(place, loss) or 1.0))
@@ -88,7 +89,7 @@ def _optimizer(setup: Setup, model: nn.Module, adamw: float | None) -> Optimizer
 
 
 def _shares(optimizer: Optimizer) -> list[float]:
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    rates = [float(group.get("lr") or 0.0) for group in optimizer.param_groups]
     largest = max(rates)
     return [rate / largest if largest > 0 else 1.0 for rate in rates]
 

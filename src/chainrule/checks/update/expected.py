@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from chainrule.tolerance import unit
-from chainrule.update_rules import UpdateRule, claimed_by, rule_of_torch
+from chainrule.update_rules import UpdateRule, claimed_by, rule_of_torch, suffices
+from chainrule.update_rules.rule import number
 from chainrule.watch.observed import Observed, StepRecord
 
 STATE_OF_TORCH = frozenset(
@@ -61,7 +63,7 @@ class Move:
     @property
     def rate(self) -> float:
         """Learning rate of its group."""
-        return float(self.settings.get("lr", float("nan")))
+        return number(self.settings, "lr", math.nan)
 
     @property
     def step(self) -> Tensor:
@@ -120,8 +122,7 @@ def _dense(tensor: Tensor) -> bool:
 
 def _rule(record: StepRecord, settings: Mapping[str, Any]) -> UpdateRule | None:
     rule = rule_of_torch(record.rule, settings) or claimed_by(record.rule.__name__)
-    complete = rule is not None and all(name in settings for name in rule.needs)
-    return rule if complete else None
+    return rule if rule is not None and suffices(rule, settings) else None
 
 
 def _state(record: StepRecord, path: str) -> Mapping[str, Any] | None:

@@ -31,7 +31,7 @@ from chainrule.checks.subject import Subject
 from chainrule.checks.update.small_copy import CannotCopyError, settings_of
 from chainrule.checks.update.trial import DECAY, Misfit, Track, misfit, misfit_of, tried
 from chainrule.finding import Finding, Line, NotRun, Outcome, Severity
-from chainrule.update_rules import OF_TORCH, UpdateRule, claimed_by, possible, rule_of_torch
+from chainrule.update_rules import OF_TORCH, UpdateRule, claimed_by, possible, rule_of_torch, suffices
 
 NAME = "update-formula"
 PURPOSE = 61  # of the random numbers
@@ -66,8 +66,7 @@ def promised(optimizer: Optimizer) -> UpdateRule | None:
     """The formula that the class promises by what it is or by its name."""
     known = rule_of_torch(type(optimizer), optimizer.param_groups[0])
     claimed = known or claimed_by(type(optimizer).__name__)
-    complete = claimed is not None and all(name in optimizer.param_groups[0] for name in claimed.needs)
-    return claimed if complete else None
+    return claimed if claimed is not None and suffices(claimed, optimizer.param_groups[0]) else None
 
 
 def _is_standard_of(rule: UpdateRule, reading: UpdateRule) -> bool:
