@@ -83,6 +83,13 @@ class StageResult:
 Outcome: TypeAlias = list[Finding] | NotRun
 
 
+def repeated(command: str, check: str, seed: int) -> str:
+    """The command line that runs only one check again; of `run` the flags come before the script, whose own follow it."""
+    flags = f"--only {check} --seed {seed}"
+    _, run, script = command.partition("chainrule run ")
+    return f"chainrule run {flags} {script}" if run else f"{command} {flags}"
+
+
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
     """fail if any error; else unresolved if any resolution was not reached; else pass."""
     if any(finding.severity == "error" for finding in findings):

@@ -17,7 +17,7 @@ from chainrule.checks.groups import JUDGES, judge, summarised
 from chainrule.checks.subject import Subject, check_finite
 from chainrule.engines import KNOWN
 from chainrule.finding import Finding, StageResult
-from chainrule.preflight import known_checks, report_on, versions
+from chainrule.preflight import known_checks, report_on, versions, with_command
 from chainrule.report import Report
 from chainrule.report.text import closing, finding_text
 from chainrule.setups import Setup
@@ -69,7 +69,12 @@ class Watch:
     @property
     def closing(self) -> str:
         """What is left to say when the loop has ended: what was watched, and the verdict."""
-        return closing(self.report, tuple(self._groups.values()))
+        report = self.report
+        if not report.stages:
+            return (
+                "chainrule: no training step was seen: no model was called for training, and no optimizer made a step"
+            )
+        return closing(report, tuple(self._groups.values()))
 
     def examined(self, iteration: Iteration) -> Report:
         """The preflight of a recorded iteration. It runs in the copy."""
@@ -96,6 +101,8 @@ class Watch:
 
     def stepped(self, observed: Observed) -> None:
         """Judge what the loop did up to now; tell what is new."""
+        if not observed.events:
+            return
         for group, table in JUDGES.items():
             wanted = [check for check in table if not self._only or check.NAME in self._only]
             if wanted:
@@ -108,8 +115,8 @@ class Watch:
         self._groups[group] = replace(known if keep and known else result, seconds=spent)
         for finding in findings:
             if not any((finding.check, finding.where) == (old.check, old.where) for old in self._found):
-                self._found.append(finding)
-                self._tell(finding_text(finding))
+                self._found.append(with_command(finding, self._command, self._seed))
+                self._tell(finding_text(self._found[-1]))
 
 
 @contextmanager

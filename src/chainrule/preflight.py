@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from types import ModuleType
@@ -18,7 +19,7 @@ from chainrule.checks.groups import examine as examine_group
 from chainrule.checks.rehearsal import rehearse
 from chainrule.checks.subject import Subject
 from chainrule.errors import ConfigError, SetupError
-from chainrule.finding import Finding, NotRun, StageResult
+from chainrule.finding import Finding, NotRun, StageResult, repeated
 from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
@@ -47,7 +48,7 @@ def report_on(subject: Subject, only: Collection[str], announce: Announce, *, wi
     """Run the checks, those of some groups left out, and put what they say into a report."""
     results, findings = examine(subject, only, announce, without)
     return Report(
-        findings=findings,
+        findings=tuple(with_command(finding, subject.command, subject.seed) for finding in findings),
         stages=results,
         subject=_described(subject),
         seed=subject.seed,
@@ -55,6 +56,13 @@ def report_on(subject: Subject, only: Collection[str], announce: Announce, *, wi
         command=subject.command,
         notes=subject.graph.notes,
     )
+
+
+def with_command(finding: Finding, command: str, seed: int) -> Finding:
+    """The finding with the command that repeats its check, which a judge of a loop does not know."""
+    if finding.reproduce or not command:
+        return finding
+    return replace(finding, reproduce=repeated(command, finding.check, seed))
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from chainrule.checks.passes import ModelCall, call_of
 from chainrule.derivatives import RULES
 from chainrule.derivatives.rule import call_by_name
 from chainrule.errors import SetupError
-from chainrule.finding import Finding, Line, StageResult
+from chainrule.finding import Finding, Line, StageResult, repeated
 from chainrule.graph import Graph, Node, Ref, Source, Value, op_name
 from chainrule.setups import Setup
 
@@ -94,7 +94,7 @@ class Subject:
 
     def reproduce(self, check: str) -> str:
         """The command that runs only this check again, with this seed."""
-        return f"{self.command} --only {check} --seed {self.seed}" if self.command else ""
+        return repeated(self.command, check, self.seed) if self.command else ""
 
 
 def first_batch(setup: Setup) -> Any:

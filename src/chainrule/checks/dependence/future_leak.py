@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chainrule.capture.batches import tensors_of
 from chainrule.checks.copies import Copies, on_copies
 from chainrule.checks.dependence.claims import Reading, reading_of
 from chainrule.checks.dependence.layout import Axes, position_axes
@@ -66,7 +67,8 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
             return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
         reading = reading_of(result, copies, subject.setup)
         if not reading.why:
-            return NotRun("nothing says that the model is causal; claim it by Setup.causal=True", missing=True)
+            sequences = any(tensor.dim() > 2 for tensor in tensors_of(subject.call and subject.call.output).values())
+            return NotRun("nothing says that the model is causal; claim it by Setup.causal=True", missing=sequences)
         pairs = list(pairs_of(result, reading))
         looked = looked or bool(pairs)
         found = [leak for tap, axes in pairs for leak in leaks(subject, result, tap, axes)]
@@ -114,9 +116,10 @@ def _scored(score: Tensor, axis: int) -> Tensor:
 
 
 def _upto(until: int, axes: Axes, output: Tensor) -> Tensor:
+    length = output.shape[axes.output]
     shape = [1] * output.dim()
-    shape[axes.output] = axes.length
-    return (torch.arange(axes.length, device=output.device) <= until).to(output).reshape(shape)
+    shape[axes.output] = length
+    return (torch.arange(length, device=output.device) <= axes.before + until).to(output).reshape(shape)
 
 
 def _finding(subject: Subject, copies: Copies, leak: Leak, reading: Reading, mode: str) -> Finding:
@@ -171,8 +174,8 @@ def _replaced_after(subject: Subject, leak: Leak) -> Alter:
 
 def _first(tensor: Tensor, leak: Leak) -> Tensor | None:
     """The part of a module's input or output up to the position, wherever its axis of positions is."""
-    axes = [axis for axis in (leak.axes.tap, leak.axes.output) if axis < tensor.dim()]
-    axis = next((axis for axis in axes if tensor.shape[axis] == leak.axes.length), None)
-    if axis is None:
-        axis = next((axis for axis in range(1, tensor.dim()) if tensor.shape[axis] == leak.axes.length), None)
-    return None if axis is None else tensor.narrow(axis, 0, leak.until + 1)
+    first, length, before = [leak.axes.tap, leak.axes.output], leak.axes.length, leak.axes.before
+    for axis in [axis for axis in [*first, *range(1, tensor.dim())] if axis < tensor.dim()]:
+        if tensor.shape[axis] in (length, length + before):
+            return tensor.narrow(axis, 0, tensor.shape[axis] - length + leak.until + 1)
+    return None
