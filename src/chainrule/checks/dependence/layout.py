@@ -11,11 +11,15 @@ from chainrule.checks.dependence.taps import Run, Tap
 
 @dataclass(frozen=True)
 class Axes:
-    """The axis of positions (or of examples) in a tap and in the output, and its length."""
+    """The axis of positions (or of examples) in a tap and in the output, and its length.
+
+    before  positions that the output has before those of the tap, such as an image's
+    """
 
     tap: int
     output: int
     length: int
+    before: int = 0
 
 
 def position_axes(tap: Tap, output: Tensor, *, time_first: bool = False) -> Axes | None:
@@ -25,7 +29,9 @@ def position_axes(tap: Tap, output: Tensor, *, time_first: bool = False) -> Axes
     last = (tap.value.dim() - 1, output.dim() - 1)
     if tap.indices is None:
         return _same(tap.value, output, ((1, 1), last, (1, last[1]), (last[0], 1)))
-    return _same(tap.value, output, ((1, 1), (1, last[1]))) if _of_examples(tap.indices, output) else None
+    if not _of_examples(tap.indices, output):
+        return None
+    return _same(tap.value, output, ((1, 1), (1, last[1]))) or _longer(tap.value, output)
 
 
 def example_axes(tap: Tap, output: Tensor, *, time_first: bool = False) -> Axes | None:
@@ -57,6 +63,14 @@ def _of_examples(indices: Tensor, output: Tensor) -> bool:
         return False
     square = indices.shape[0] == indices.shape[1] > 1
     return not (square and bool((indices[1:, 1:] == indices[:-1, :-1]).all()))
+
+
+def _longer(value: Tensor, output: Tensor) -> Axes | None:
+    """Where the output begins with positions of something else."""
+    length = value.shape[1]
+    if output.dim() != 3 or not output.shape[1] > length > 1:
+        return None
+    return Axes(1, 1, length, output.shape[1] - length)
 
 
 def _same(first: Tensor, second: Tensor, pairs: tuple[tuple[int, int], ...]) -> Axes | None:

@@ -157,8 +157,9 @@ def _is_masked(tap: Tap, mask: Mask, arguments: Mapping[str, Tensor]) -> bool:
 def _ratio(subject: Subject, result: Run, mask: Mask, taps: list[int]) -> float:
     """The padded positions' share of the gradient of the valid outputs."""
     cotangent = torch.randn(result.output.shape, generator=subject.generator(45)).to(result.output)
-    if result.output.dim() > 2 and result.output.shape[:2] == mask.keep.shape:
-        cotangent = cotangent * mask.keep.reshape(*mask.keep.shape, *[1] * (cotangent.dim() - 2)).to(cotangent)
+    rows, length = mask.keep.shape
+    if cotangent.dim() > 2 and cotangent.shape[0] == rows and cotangent.shape[1] >= length:
+        cotangent[:, cotangent.shape[1] - length :][~mask.keep] = 0  # what comes before, such as an image, is valid
     gradients = gradients_of(result, cotangent)
     norms = [gradients[i].float().flatten(2).norm(dim=2) for i in taps]
     shares = [float(norm[~mask.keep].norm() / norm.norm()) for norm in norms if float(norm.norm()) > 0]

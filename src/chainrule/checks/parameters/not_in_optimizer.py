@@ -36,7 +36,7 @@ def check(subject: Subject) -> Outcome:
     """The parameters that the loss reaches against the tensors that the optimizer holds."""
     setup = subject.setup
     if setup.optimizer is None:
-        return NotRun("the set-up names no optimizer")
+        return NotRun("the set-up names no optimizer", missing=True)
     parameters, held = parameters_of(setup), held_by(setup.optimizer)
     ours = {id(tensor) for tensor in parameters.values()}
     strangers = [tensor for tensor in held if id(tensor) not in ours]

@@ -31,7 +31,7 @@ NAME = "twice-in-optimizer"
 def check(subject: Subject) -> Outcome:
     """One finding for tensors held twice, one for memory held twice."""
     if subject.setup.optimizer is None:
-        return NotRun("the set-up names no optimizer")
+        return NotRun("the set-up names no optimizer", missing=True)
     names = by_identity(parameters_of(subject.setup))
     held = held_by(subject.setup.optimizer)
     count: dict[int, int] = defaultdict(int)
