@@ -6,10 +6,18 @@ import textwrap
 
 import pytest
 
-from chainrule.checks import loop, search, update
+from chainrule.checks import equivalence, loop, numeric, search, statistics, update
 
 HEADINGS = ["What it checks", "Why it matters", "How it decides", "Broken", "Repaired", "Limits"]
-CHECKS = (*update.CHECKS, *update.JUDGES, *loop.JUDGES, *search.ON_REQUEST)
+READ = (
+    *statistics.CHECKS,
+    *statistics.JUDGES,
+    *numeric.CHECKS,
+    *numeric.JUDGES,
+    *equivalence.CHECKS,
+    *equivalence.ON_REQUEST,
+)
+CHECKS = (*update.CHECKS, *update.JUDGES, *loop.JUDGES, *search.ON_REQUEST, *READ)
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.NAME)
 
 

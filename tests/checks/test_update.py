@@ -171,6 +171,25 @@ def test_what_cannot_be_tried_says_why():
     assert "no optimizer was given" == reason(none)
 
 
+class OwnRate(own.Own):
+    """It chooses its rate by itself, and takes three betas, as some do."""
+
+    def update(self, p, g, state, group):
+        p.sub_(0.01 * g)
+
+
+def test_settings_in_another_form_are_no_claim():
+    def make(p):
+        return OwnRate(p, lr=None, betas=(0.9, 0.9, 0.99), eps=(1e-8, 1e-3), beta1=None)
+
+    report = cr.check(setup_with(make), only=FORMULA)
+
+    assert "no formula of OwnRate is known" == reason(report)
+    observed = observed_run(make)
+    for judge in JUDGES:
+        assert isinstance(judge.judge(observed), NotRun) or [] == judge.judge(observed)
+
+
 class NeedsTheModel(own.Own):
     def update(self, p, g, state, group):
         raise RuntimeError("no process group")
