@@ -500,6 +500,35 @@ def mask_inverted(broken: bool) -> Setup:
     return Setup(Text(), per_position, [batch])
 
 
+# --- document-leak ----------------------------------------------------------------------------------------------------
+def by_blocks(q: Tensor, k: Tensor, v: Tensor, document_BT: Tensor | None) -> Tensor:
+    same_B1TT = (document_BT[:, :, None] == document_BT[:, None])[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=same_B1TT.tril())
+
+
+class Packed(nn.Module):
+    """Several texts in a row; their positions start again at 0."""
+
+    def __init__(self, core: Attend) -> None:
+        super().__init__()
+        self.token, self.position = nn.Embedding(V, D), nn.Embedding(32, D)
+        self.layers = nn.ModuleList([Layer(Attention(by_blocks)), Layer(Attention(core))])
+        self.head = nn.Linear(D, V)
+
+    def forward(self, ids_BT: Tensor, position_ids: Tensor) -> Tensor:
+        x_BTD = self.token(ids_BT) + self.position(position_ids)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, (position_ids == 0).cumsum(1))
+        return self.head(x_BTD)
+
+
+def packed_documents(broken: bool) -> Setup:
+    ids_BT, ahead_BT = text()
+    positions_BT = torch.stack([torch.cat([torch.arange(n), torch.arange(T - n)]) for n in (4, 5, 7)])
+    loss = lambda m, b: F.cross_entropy(m(b[0], b[1]).flatten(0, 1), b[2].flatten())  # noqa: E731
+    return Setup(Packed(masked if broken else by_blocks), loss, [(ids_BT, positions_BT, ahead_BT)])
+
+
 # --- scrambled-heads --------------------------------------------------------------------------------------------------
 class Scrambling(Attention):
     """In an encoder, where the future gives nothing away."""
@@ -624,4 +653,7 @@ CASES: list[Case] = [
         "S37e", "generic", "the same, attention written out", "scrambled-heads", split_by_a_view_written_out, "reshape"
     ),
     Case("S37f", "generic", "heads not transposed", "scrambled-heads", forgotten_transpose, "unflatten"),
+    Case(
+        "M27", "known packing issue", "packed texts see each other", "document-leak", packed_documents, "layers.1.mixer"
+    ),
 ]

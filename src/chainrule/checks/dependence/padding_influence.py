@@ -21,16 +21,16 @@ Limits
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from chainrule.capture.batches import tensors_of, with_tensors
+from chainrule.capture.batches import with_tensors
 from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.dependence.arguments import arguments_of
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
 from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, is_mask, modes, run
 from chainrule.checks.subject import Subject
@@ -59,7 +59,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:
-    arguments = _arguments(copies)
+    arguments = arguments_of(copies)
     mask = next(_masks(arguments), None)
     if mask is None:
         return NotRun("the model takes no mask or lengths")
@@ -82,31 +82,6 @@ def _in_each_mode(subject: Subject, copies: Copies, mask: Mask, arguments: Mappi
         if ratio > ROUNDING:
             return [_finding(subject, copies, mask, ratio, mode)]
     return [] if looked else NotRun("no input of the model has the mask's shape")
-
-
-def _arguments(copies: Copies) -> dict[str, Tensor]:
-    """The tensors that the loss hands to the model, by the name of the parameter of forward."""
-    calls: list[tuple[Any, Any]] = []
-    hook = copies.model.register_forward_pre_hook(lambda _, a, k: calls.append((a, k)), with_kwargs=True)
-    try:
-        copies.value()
-    finally:
-        hook.remove()
-    return _named(copies.model, *calls[0]) if calls else {}
-
-
-def _named(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Tensor]:
-    try:
-        bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-    except TypeError:
-        bound = dict(kwargs)
-    named: dict[str, Tensor] = {}
-    for name, value in bound.items():
-        inner = value if isinstance(value, Mapping) else {name: value}
-        named |= {str(key): tensor for key, tensor in inner.items() if isinstance(tensor, Tensor)}
-        if not isinstance(value, (Mapping, Tensor)):
-            named |= {f"{name}{place}": tensor for place, tensor in tensors_of(value).items()}
-    return named
 
 
 def _masks(arguments: Mapping[str, Tensor]) -> Iterator[Mask]:
