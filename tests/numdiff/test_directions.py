@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from chainrule.errors import ChainruleError
-from chainrule.numdiff.directions import chi_square_quantile, error_bound, gaussian_directions, miss_probability
+from chainrule.numdiff.directions import (
+    chi_square_quantile,
+    error_bound,
+    gaussian_directions,
+    miss_probability,
+    standard_normal,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,16 @@ def test_directions_follow_the_generator_and_the_scales():
     assert not torch.equal(draw(3)["weight"], draw(4)["weight"])
     assert pytest.approx(0.1, rel=0.1) == float(draw(3)["weight"].std())
     assert bool((draw(3)["weight"] < 0).any())
+
+
+def test_numbers_drawn_in_float32_are_normal_where_the_bound_needs_it():
+    x = standard_normal((500_000,), torch.Generator().manual_seed(0))
+
+    assert torch.float64 == x.dtype
+    assert pytest.approx(1.0, rel=0.01) == float(x.square().mean())
+    assert pytest.approx(3.0, rel=0.02) == float(x.pow(4).mean())
+    # A bound fails where slopes are small by chance: the share near zero has to be right.
+    assert pytest.approx(math.erf(0.01 / math.sqrt(2)), rel=0.05) == float((x.abs() < 0.01).double().mean())
 
 
 @pytest.mark.parametrize(("k", "probability"), [(0, 0.5), (4, 0.0), (4, 1.0)])
