@@ -149,6 +149,20 @@ def test_gradients_hooks_and_modes_of_the_user_are_as_before():
     assert all(torch.equal(gradients[name], p.grad) for name, p in model.named_parameters() if name in gradients)
 
 
+def test_sparse_gradients_are_read_like_dense_ones():
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(17, 12, sparse=True), Net()
+
+        def forward(self, ids_BT: Tensor) -> Tensor:
+            return self.head(self.embed(ids_BT).mean(1))
+
+    built = setup(Bag(), cross_entropy, (windows(8)[0], torch.arange(8) % 5), accumulate=2)
+
+    assert [] == spoken(built, (*ALL, "nan-gradient"))
+
+
 class Approximate(nn.Module):
     """Another slope, but only in the compiler's hands."""
 

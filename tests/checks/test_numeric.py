@@ -147,3 +147,12 @@ def test_a_scaled_loss_that_never_comes_back_is_an_error():
 
 def test_a_loop_without_a_loss_is_not_judged():
     assert isinstance(loss_not_finite.judge(Observed()), NotRun)
+
+
+@pytest.mark.parametrize(
+    ("built", "name"),
+    [(faults.a_row_that_sees_nothing, "fully-masked-row"), (faults.gradients_below_float16, "gradient-underflow")],
+    ids=["fully-masked-row", "gradient-underflow"],
+)
+def test_it_is_found_too_after_the_stage_that_frees_adjoints(built, name):
+    assert name in [finding.check for finding in cr.check(built(True), only=("engine-disagreement", name)).findings]

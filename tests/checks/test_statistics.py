@@ -177,3 +177,18 @@ def test_a_model_without_layers_labels_or_activations_only_tells_why_nothing_was
 
     assert [] == list(report.findings)
     assert "the model has no batch norm with running statistics" == report.stages[-1].not_run["idle-batch-norm"].reason
+
+
+@pytest.mark.parametrize(
+    ("built", "name"),
+    [
+        (faults.minus_an_auxiliary_loss, "flipped-sign"),
+        (faults.too_strong_penalty, "penalty-dominates"),
+        (faults.deep_sigmoids, "depth-profile"),
+    ],
+    ids=["flipped-sign", "penalty-dominates", "depth-profile"],
+)
+def test_it_is_found_too_after_the_stage_that_frees_adjoints(built, name):
+    findings = cr.check(built(True), only=("engine-disagreement", name)).findings
+
+    assert name in [finding.check for finding in findings]

@@ -7,7 +7,7 @@ nothing between) climb and descend here; ops that only rearrange numbers are pas
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from chainrule.autodiff.evaluate import value_of
-from chainrule.autodiff.reverse import active_values
+from chainrule.autodiff.reverse import active_values, reverse
 from chainrule.graph import Graph, Leaf, Node, Ref, Value, refs_in
 
 aten = torch.ops.aten
@@ -180,6 +180,21 @@ class Flow:
                 if current in self.nodes:
                     waiting += [ref.name for ref in self.nodes[current].refs()]
         return seen
+
+
+def adjoints_above(graph: Graph, values: Mapping[str, Value], names: Collection[str]) -> dict[Ref, Tensor]:
+    """dL/dv of these nodes' outputs, by the chain rule over the part of the graph that is computed from them."""
+    leaves = {name: Leaf(name, "parameter", values[name], trainable=True) for name in names}
+    return reverse(replace(graph, leaves=leaves, nodes=tuple(downstream(graph, names))), values)
+
+
+def downstream(graph: Graph, names: Collection[str]) -> Iterator[Node]:
+    """The nodes that are computed from one of these, in order."""
+    reached = set(names)
+    for node in graph.nodes:
+        if any(ref.name in reached for ref in node.refs()):
+            reached.add(node.name)
+            yield node
 
 
 def passed(node: Node, ref: Ref) -> Ref | None:

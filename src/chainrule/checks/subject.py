@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from chainrule.finding import Finding, Line, StageResult, repeated
 from chainrule.graph import Graph, Node, Ref, Source, Value, op_name
 from chainrule.setups import Setup
 
+BATCHES = 4
 # A stage or check: looks at the subject, says what it did and what it found.
 Check = Callable[["Subject"], tuple[StageResult, list[Finding]]]
 
@@ -54,6 +56,11 @@ class Subject:
     def call(self) -> ModelCall | None:
         """How the loss first calls the model on this batch; None if it does not call it as a whole."""
         return call_of(self.setup.model, self.setup.loss, self.batch, seed=self.seed)
+
+    @cached_property
+    def batches(self) -> tuple[Any, ...]:
+        """The first batches of the set-up, four at most: reading them may cost time, so all checks share them."""
+        return tuple(itertools.islice(iter(self.setup.batches), BATCHES))
 
     @cached_property
     def exact(self) -> Graph:

@@ -32,7 +32,7 @@ EXACT, OTHER = 1e-6, 1e-3  # a wrong divisor is a factor; casts to float32 insid
 
 def check(subject: Subject) -> Outcome:
     """Compare the batch with the batch given twice."""
-    batch = sample(subject.batch)
+    batch = sample(subject.batch, 2)
     rows = rows_of(batch)
     if rows is None:
         return NotRun("the batch has no common axis of rows")

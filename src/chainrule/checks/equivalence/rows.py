@@ -27,14 +27,14 @@ def taken(batch: Any, rows: Tensor) -> Any:
     return with_tensors(batch, lambda tensor: tensor[rows.to(tensor.device)])
 
 
-def sample(batch: Any) -> Any:
-    """The first rows of the batch, four at most and one fewer than it has.
+def sample(batch: Any, most: int = SAMPLE) -> Any:
+    """The first rows of the batch, `most` at most and one fewer than it has.
 
     A probe need not be as large as what is trained on. One fewer, since a tensor whose first axis is not that of the rows
     (a weight for each of as many classes) then makes the user's code raise, and not another loss.
     """
     rows = rows_of(batch)
-    return batch if rows is None or rows < 3 else taken(batch, torch.arange(min(SAMPLE, rows - 1)))
+    return batch if rows is None or rows < 3 else taken(batch, torch.arange(min(most, rows - 1)))
 
 
 def strided(batch: Any) -> Any:
@@ -68,7 +68,8 @@ def exact_pass(
 def attempt(run: Callable[[], Pass]) -> Pass | NotRun:
     """What the pass gives, or the error of the user's own code as a reason."""
     try:
-        return run()
+        result = run()
+        return Pass(result.loss, {path: g if g is None else g.to_dense() for path, g in result.gradients.items()})
     except Exception as error:  # whatever the user's code raises on a batch that it was not written for
         return NotRun(f"the model refuses it: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 

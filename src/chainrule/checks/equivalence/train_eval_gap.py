@@ -46,7 +46,7 @@ def check(subject: Subject) -> Outcome:
     means = {name: mean for name, leaf in subject.exact.leaves.items() if (mean := _mean(leaf)) is not None}
     if any(leaf.kind == "random" and name not in means for name, leaf in subject.exact.leaves.items()):
         return NotRun("forward draws random numbers other than dropout")
-    train = float(evaluate_loss(subject.exact, means))
+    train = float(evaluate_loss(subject.exact, means)) if means else subject.loss
     with _eval_but_for_own_buffers(model, subject.graph):
         result = exact_pass(subject, subject.batch, training=None)
         if isinstance(result, NotRun):

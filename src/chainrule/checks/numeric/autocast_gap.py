@@ -9,9 +9,11 @@ How it decides
     By the graph: the product is float32, one that it is computed from is low precision, and so is one that is computed from
     it. A warning. Heads and losses in float32 at the end are common and right.
 Broken
-    y = second(first(x).float()) with autocast(enabled=False) around the second layer
+    with torch.autocast("cpu", enabled=False):
+        y = second(first(x).float())
 Repaired
-    y = second(first(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = second(first(x))
 Limits
     Only layers, not the elementwise ops that autocast leaves in float32 by design.
 """
@@ -20,10 +22,10 @@ from __future__ import annotations
 
 import torch
 
-from chainrule.checks.flow import LAYERS
+from chainrule.checks.flow import LAYERS, downstream
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
-from chainrule.graph import Graph, Node, Spec
+from chainrule.graph import Node, Spec
 
 NAME = "autocast-gap"
 aten = torch.ops.aten
@@ -38,26 +40,17 @@ def check(subject: Subject) -> Outcome:
     if not narrow:
         return NotRun("no layer runs in low precision")
     wide = [node for node in products if _dtype(node) is torch.float32]
-    after = _downstream(subject.graph, narrow)
+    after = {node.name for node in downstream(subject.graph, narrow)}
     return [
         _finding(node, len(narrow), subject)
         for node in wide
-        if node.name in after and _downstream(subject.graph, {node.name}) & narrow
+        if node.name in after and narrow & {later.name for later in downstream(subject.graph, {node.name})}
     ]
 
 
 def _dtype(node: Node) -> torch.dtype:
     assert isinstance(node.spec, Spec)
     return node.spec.dtype
-
-
-def _downstream(graph: Graph, names: set[str]) -> set[str]:
-    """The nodes that are computed from one of these."""
-    reached: set[str] = set()
-    for node in graph.nodes:
-        if any(ref.name in names or ref.name in reached for ref in node.refs()):
-            reached.add(node.name)
-    return reached
 
 
 def _finding(node: Node, others: int, subject: Subject) -> Finding:

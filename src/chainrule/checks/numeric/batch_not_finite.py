@@ -1,7 +1,7 @@
 """batch-not-finite: a batch holds inf or nan.
 
 What it checks
-    The floating-point tensors of the first batches of the set-up (eight at most).
+    The floating-point tensors of the first batches of the set-up (four at most).
 Why it matters
     One nan in the inputs makes the loss nan, the gradient nan, and after the next step every weight.
 How it decides
@@ -17,8 +17,6 @@ Limits
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -27,12 +25,11 @@ from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
 NAME = "batch-not-finite"
-BATCHES = 8
 
 
 def check(subject: Subject) -> Outcome:
     """Look at the first batches."""
-    batches = [tensors_of(batch) for batch in itertools.islice(iter(subject.setup.batches), BATCHES)]
+    batches = [tensors_of(batch) for batch in subject.batches]
     if not any(tensor.is_floating_point() for tensors in batches for tensor in tensors.values()):
         return NotRun("the batches hold no floating-point numbers")
     borne = {path for path, tensor in tensors_of(subject.batch).items() if _bad(tensor)}

@@ -18,12 +18,12 @@ Limits
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from chainrule.checks.flow import Flow
+from chainrule.checks.flow import Flow, adjoints_above
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Node, Ref
@@ -41,7 +41,9 @@ def check(subject: Subject) -> Outcome:
     rows = [(node, hidden) for node in flow.graph.nodes for hidden in _hidden(node, flow)]
     if not rows:
         return NotRun("no softmax or masked attention is in the model")
-    counts = ((node, _used(node, hidden, subject), hidden.numel()) for node, hidden in rows)
+    masked = [(node, hidden) for node, hidden in rows if bool(hidden.any())]
+    adjoints = adjoints_above(subject.exact, subject.values, {node.name for node, _ in masked}) if masked else {}
+    counts = ((node, _used(node, hidden, adjoints), hidden.numel()) for node, hidden in masked)
     return [_finding(node, used, total, subject) for node, used, total in counts if used]
 
 
@@ -55,9 +57,9 @@ def _hidden(node: Node, flow: Flow) -> Iterator[Tensor]:
         yield shut.all(-1).expand(flow.value(Ref(node.name)).shape[:-1])
 
 
-def _used(node: Node, hidden: Tensor, subject: Subject) -> int:
+def _used(node: Node, hidden: Tensor, adjoints: Mapping[Ref, Tensor]) -> int:
     """How many of the hidden rows the loss reads."""
-    adjoint = subject.adjoints.get(Ref(node.name))
+    adjoint = adjoints.get(Ref(node.name))
     if adjoint is None:
         return 0
     axis = -1 if node.op is ATTENTION else node.arguments["dim"]

@@ -21,8 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from chainrule.autodiff.reverse import output_refs
+from chainrule.checks.flow import adjoints_above
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Node, Ref, Spec
@@ -47,21 +48,20 @@ def check(subject: Subject) -> Outcome:
     half = [node for node in subject.graph.nodes if isinstance(node.spec, Spec) and node.spec.dtype is torch.float16]
     if not half:
         return NotRun("nothing is computed in float16")
-    lost = [result for node in half if (result := _lost(node, subject)) is not None]
+    known = {node.name for node in half if isinstance(subject.values.get(node.name), Tensor)}
+    adjoints = adjoints_above(subject.exact, subject.values, known)
+    scale = _scale(subject)
+    lost = [result for node in half if (result := _lost(node, adjoints.get(Ref(node.name)), scale)) is not None]
     flushed, nonzero = sum(one.flushed for one in lost), sum(one.nonzero for one in lost)
     if flushed <= SHARE * nonzero:
         return []
     return [_finding(max(lost, key=lambda one: one.flushed / one.nonzero), flushed, nonzero, subject)]
 
 
-def _lost(node: Node, subject: Subject) -> Lost | None:
-    adjoint = next((subject.adjoints[ref] for ref in output_refs(node) if ref in subject.adjoints), None)
-    adjoint = subject.adjoints.get(Ref(node.name)) if adjoint is None else adjoint
-    if adjoint is None:
+def _lost(node: Node, adjoint: Tensor | None, scale: float) -> Lost | None:
+    if adjoint is None or not bool((adjoint != 0).any()):
         return None
-    sizes = adjoint[adjoint != 0].abs() * _scale(subject)
-    if sizes.numel() == 0:
-        return None
+    sizes = adjoint[adjoint != 0].abs() * scale
     return Lost(node, int((sizes < SMALLEST / 2).sum()), sizes.numel(), float(sizes.median()))
 
 

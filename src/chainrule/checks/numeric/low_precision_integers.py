@@ -58,14 +58,15 @@ def _wrong(node: Node, held: Value, exact: Tensor) -> int:
 
 def _finding(node: Node, wrong: int, exact: Tensor, subject: Subject) -> Finding:
     assert isinstance(node.spec, Spec)
+    largest = float(exact[exact.isfinite()].max())
     dtype = str(node.spec.dtype).removeprefix("torch.")
     return Finding(
         check=NAME,
         severity="warning",
         where=node.where,
         source=line_of(node.source),
-        message=f"{wrong:,} whole numbers up to {int(exact.max())} are held in {dtype}, which cannot tell them apart",
-        evidence={"wrong": wrong, "of": exact.numel(), "largest": float(exact.max()), "dtype": dtype},
+        message=f"{wrong:,} whole numbers up to {largest:g} are held in {dtype}, which cannot tell them apart",
+        evidence={"wrong": wrong, "of": exact.numel(), "largest": largest, "dtype": dtype},
         rows=(
             (
                 "not held exactly",

@@ -51,8 +51,13 @@ def check(subject: Subject) -> Outcome:
     """Look for inf and nan in the user's own gradient, and for the formula that makes them."""
     setup = subject.setup
     gradients = run_pass(setup.model, setup.loss, subject.batch, seed=subject.seed).gradients
-    bad = [path for path, g in gradients.items() if g is not None and not bool(torch.isfinite(g).all())]
+    bad = [path for path, g in gradients.items() if g is not None and not _finite(g)]
     return [_finding(bad, _origin(subject), subject)] if bad else []
+
+
+def _finite(gradient: Tensor) -> bool:
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return bool(torch.isfinite(values).all())
 
 
 def _origin(subject: Subject) -> Origin | None:

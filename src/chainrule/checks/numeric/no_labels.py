@@ -1,7 +1,7 @@
 """no-labels: a batch in which every label is ignored.
 
 What it checks
-    The labels of the first batches (eight at most) of every cross entropy or nll_loss with an ignored index.
+    The labels of the first batches (four at most) of every cross entropy or nll_loss with an ignored index.
 Why it matters
     The mean over no label at all is 0/0 = nan, and after one step so are all weights. Short documents, masks that hit every
     token, or micro-batches cut too small do it.
@@ -17,8 +17,6 @@ Limits
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 
 from chainrule.capture.batches import tensors_of
@@ -28,7 +26,6 @@ from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Leaf, Node
 
 NAME = "no-labels"
-BATCHES = 8
 MEAN = 1  # ATen's number for reduction="mean"
 
 
@@ -45,8 +42,7 @@ def check(subject: Subject) -> Outcome:
 
 def _judge(node: Node, leaf: Leaf, subject: Subject) -> list[Finding]:
     ignored = node.arguments["ignore_index"]
-    batches = itertools.islice(iter(subject.setup.batches), BATCHES)
-    labels = [tensors_of(batch).get(leaf.path) for batch in batches]
+    labels = [tensors_of(batch).get(leaf.path) for batch in subject.batches]
     empty = [i for i, tensor in enumerate(labels) if tensor is not None and bool((tensor == ignored).all())]
     if not empty or node.arguments["reduction"] != MEAN or torch.is_floating_point(leaf.value):
         return []

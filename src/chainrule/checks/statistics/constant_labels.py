@@ -1,7 +1,7 @@
 """constant-labels: every label of the data is the same.
 
 What it checks
-    The labels that come from the batch, over the first batches of the set-up (eight at most).
+    The labels that come from the batch, over the first batches of the set-up (four at most).
 Why it matters
     A model that ignores its input then has a perfect loss. Integer labels divided by 255, a column that was read twice, or
     a file sorted by class and not shuffled all look like this.
@@ -18,8 +18,6 @@ Limits
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -30,7 +28,7 @@ from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Leaf, Node
 
 NAME = "constant-labels"
-BATCHES, LABELS = 8, 16
+LABELS = 16
 
 
 def check(subject: Subject) -> Outcome:
@@ -47,8 +45,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def _judge(node: Node, leaf: Leaf, subject: Subject) -> list[Finding]:
-    batches = itertools.islice(iter(subject.setup.batches), BATCHES)
-    values = [tensors.get(leaf.path) for tensors in map(tensors_of, batches)]
+    values = [tensors.get(leaf.path) for tensors in map(tensors_of, subject.batches)]
     flat = torch.cat([_kept(value, node) for value in values if value is not None] or [leaf.value.flatten()])
     if flat.numel() < LABELS or bool((flat != flat[0]).any()):
         return []

@@ -51,9 +51,9 @@ def _sensitivities(subject: Subject) -> list[tuple[Node, str, float]]:
     flow = Flow(subject.exact, subject.values)
     found: dict[str, tuple[Node, str, float]] = {}
     for node, _, weight in flow.layers():
-        adjoint = subject.adjoints.get(weight)
-        size = 0.0 if adjoint is None else float(adjoint.norm() * flow.value(weight).norm())
         name = flow.parameter(weight)
+        gradient = subject.gradients.get(name)
+        size = 0.0 if gradient is None else float(gradient.norm() * flow.graph.parameters[name].value.norm())
         if size > 0 and math.isfinite(size):
             found.setdefault(name, (node, name, size))
     return list(found.values())

@@ -18,7 +18,9 @@ Limits
 
 from __future__ import annotations
 
-from chainrule.checks.flow import Flow
+from torch import Tensor
+
+from chainrule.checks.flow import Flow, adjoints_above
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Node, Ref, op_name
@@ -32,16 +34,17 @@ def check(subject: Subject) -> Outcome:
     losses = [node for node, _, target in flow.losses() if target.name in flow.from_batch]
     if not losses:
         return NotRun("the loss is not one of PyTorch's own with labels from the batch")
-    return [_finding(node, subject) for node in losses if _negative(node, subject)]
+    adjoints = adjoints_above(subject.exact, subject.values, {node.name for node in losses})
+    slopes = ((node, adjoints.get(Ref(node.name))) for node in losses)
+    return [_finding(node, slope, subject) for node, slope in slopes if slope is not None and _negative(slope)]
 
 
-def _negative(node: Node, subject: Subject) -> bool:
-    adjoint = subject.adjoints.get(Ref(node.name))
-    return adjoint is not None and bool((adjoint <= 0).all()) and bool((adjoint < 0).any())
+def _negative(slope: Tensor) -> bool:
+    return bool((slope <= 0).all()) and bool((slope < 0).any())
 
 
-def _finding(node: Node, subject: Subject) -> Finding:
-    slope = float(subject.adjoints[Ref(node.name)].sum())
+def _finding(node: Node, slopes: Tensor, subject: Subject) -> Finding:
+    slope = float(slopes.sum())
     return Finding(
         check=NAME,
         severity="warning",

@@ -20,14 +20,16 @@ Limits
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from chainrule.autodiff.reverse import reverse
-from chainrule.checks.flow import Flow
+from chainrule.checks.flow import Flow, adjoints_above
 from chainrule.checks.statistics.terms import summands
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
-from chainrule.graph import Ref
+from chainrule.graph import Node, Ref
 
 NAME = "penalty-dominates"
 LIMIT = 10.0
@@ -41,31 +43,32 @@ def check(subject: Subject) -> Outcome:
     data = [ref for ref in terms if ref.name in flow.from_batch]
     if not penalties or not data:
         return NotRun("no summand of the loss depends on the weights alone")
-    pull, push = _norm(penalties, subject), _norm(data, subject)
-    return [_finding(penalties, pull, push, flow, subject)] if pull > LIMIT * push else []
+    seeds = adjoints_above(subject.exact, subject.values, {ref.name for ref in terms})
+    pull, push = (_norm({ref: seeds[ref] for ref in some if ref in seeds}, subject) for some in (penalties, data))
+    if pull <= LIMIT * push:
+        return []
+    worst = max(penalties, key=lambda ref: abs(float(flow.value(ref).sum() * seeds[ref].sum())))
+    return [_finding(flow.nodes.get(worst.name), len(penalties), pull, push, subject)]
 
 
-def _norm(terms: Sequence[Ref], subject: Subject) -> float:
+def _norm(seeds: Mapping[Ref, Tensor], subject: Subject) -> float:
     """The norm, over all parameters, of the gradient that comes through these summands."""
-    seeds = {ref: subject.adjoints[ref] for ref in terms if ref in subject.adjoints}
     adjoints = reverse(subject.exact, subject.values, seeds=seeds, keep_all=False)
     parts = (adjoints.get(Ref(leaf.name)) for leaf in subject.exact.parameters.values())
     return math.sqrt(sum(float(part.square().sum()) for part in parts if part is not None))
 
 
-def _finding(penalties: Sequence[Ref], pull: float, push: float, flow: Flow, subject: Subject) -> Finding:
-    worst = max(penalties, key=lambda ref: abs(float(flow.value(ref).sum() * subject.adjoints[ref].sum())))
-    node = flow.nodes.get(worst.name)
+def _finding(node: Node | None, terms: int, pull: float, push: float, subject: Subject) -> Finding:
     ratio = pull / push if push else math.inf
     return Finding(
         check=NAME,
         severity="warning",
-        where=node.where if node else worst.name,
+        where=node.where if node else "loss",
         source=line_of(node.source) if node else None,
         message=f"the penalty on the weights pulls {ratio:.3g} times as hard as the data",
         evidence={"penalty": pull, "data": push},
         rows=(
-            ("gradient of the penalty", f"{pull:.3e}", f"norm over all parameters, {len(penalties)} terms"),
+            ("gradient of the penalty", f"{pull:.3e}", f"norm over all parameters, {terms} terms"),
             ("gradient of the data", f"{push:.3e}", "all other terms"),
         ),
         notes=("Divide the penalty's factor by about the ratio, or use the optimizer's weight_decay.",),
