@@ -32,6 +32,14 @@ def test_a_range_is_read_from_the_losses():
     assert found.recommended <= found.diverges / 3
 
 
+def test_a_batch_learnt_by_heart_does_not_recommend_the_end_of_the_sweep():
+    swept = rates()
+    found = read(swept, [1.0 if rate < 1e-3 else 0.01 for rate in swept])
+
+    assert 1e-3 <= found.recommended < 3e-3
+    assert "where half of the fall is done" == found.reason
+
+
 def test_a_loss_that_never_falls_recommends_nothing_it_has_not_seen():
     found = read(rates(), [1.0] * 100)
 
@@ -50,7 +58,7 @@ def test_the_recommended_rate_comes_with_its_reason():
 
     assert "info" == finding.severity
     assert "recommended rate for Adam: " in finding.message
-    assert "its lowest point)" in finding.message
+    assert "(a tenth of " in finding.message or "(where half of the fall is done)" in finding.message
     assert ["the loss falls from", "lowest at", "diverges at", "recommended", "yours"] == [
         row[0] for row in finding.rows
     ]

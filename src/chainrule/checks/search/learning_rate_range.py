@@ -9,9 +9,9 @@ Why it matters
 How it decides
     100 updates, the rate multiplied by 1.2 each, over up to 8 batches in turn, each loss as a share of that batch's first,
     smoothed by an exponential mean of 0.8. Diverged: 1.5 times the least and above the first loss, or not finite.
-    Recommended: a tenth of the lowest point's rate, but at most a third of the diverging one: the sweep passes quickly, a
-    training stays. A user's rate above the diverging one, or below a thousandth of the recommended: a warning. Otherwise the
-    recommendation is told as info (Smith 2017, arXiv 1506.01186).
+    Recommended: the least of a tenth of the lowest point's rate, the rate at which half of the fall is done, and a third of
+    the diverging one: the sweep passes quickly, a training stays. A user's rate above the diverging one, or below a
+    thousandth of the recommended: a warning. Otherwise the recommendation is told as info (Smith 2017, arXiv 1506.01186).
 Broken
     torch.optim.SGD(model.parameters(), lr=100.0)
 Repaired
@@ -41,30 +41,36 @@ class Range:
     """What a sweep says. All are rates of the group that learns fastest.
 
     falls      at which the loss has fallen by 2 %; None if it never does
+    halfway    at which half of the fall is done
     lowest     at which it is lowest
     diverges   at which it blows up; None if it does not up to 10
     """
 
     falls: float | None
+    halfway: float
     lowest: float
     diverges: float | None
     least: float
 
     @property
     def recommended(self) -> float:
-        """A tenth of the lowest point's rate, at most a third of the diverging one."""
-        most = math.inf if self.diverges is None else self.diverges / BELOW_DIVERGING
-        return min(self.lowest / BELOW_LOWEST, most)
+        """The most careful of three."""
+        return self._candidates[0][0]
 
     @property
     def reason(self) -> str:
-        """Which of the two it is."""
-        third = self.diverges is not None and self.diverges / BELOW_DIVERGING < self.lowest / BELOW_LOWEST
-        return (
-            f"a third of {self.diverges:.2g}, where it diverges"
-            if third
-            else f"a tenth of {self.lowest:.2g}, its lowest point"
-        )
+        """Which of them it is."""
+        return self._candidates[0][1]
+
+    @property
+    def _candidates(self) -> list[tuple[float, str]]:
+        ways = [
+            (self.lowest / BELOW_LOWEST, f"a tenth of {self.lowest:.2g}, where the loss is lowest"),
+            (self.halfway, "where half of the fall is done"),
+        ]
+        if self.diverges is not None:
+            ways.append((self.diverges / BELOW_DIVERGING, f"a third of {self.diverges:.2g}, where the loss diverges"))
+        return sorted(ways)
 
 
 def check(subject: Subject) -> Outcome:
@@ -96,13 +102,14 @@ def read(rates: list[float], losses: Losses) -> Range:
     smooth = _smoothed(losses)
     least = min(range(len(smooth)), key=lambda t: smooth[t] if math.isfinite(smooth[t]) else math.inf)
     falls = next((rates[t] for t, loss in enumerate(smooth) if loss < FALLEN), None)
+    halfway = next(rates[t] for t, loss in enumerate(smooth) if loss <= (1 + smooth[least]) / 2 or t == least)
     blown = (
         t
         for t, loss in enumerate(smooth)
         if t > least and not (loss <= max(BLOWN * smooth[least], 1.0) and math.isfinite(loss))
     )
     place = next(blown, None)
-    return Range(falls, rates[least], None if place is None else rates[max(place - 1, 0)], smooth[least])
+    return Range(falls, halfway, rates[least], None if place is None else rates[max(place - 1, 0)], smooth[least])
 
 
 def _smoothed(losses: Losses) -> Losses:

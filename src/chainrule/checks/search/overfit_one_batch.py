@@ -1,12 +1,12 @@
 """overfit-one-batch: the model cannot learn a single batch by heart.
 
 What it checks
-    Trained on one batch alone, without dropout, the loss comes down to a tenth of the way that it could go.
+    Trained on one batch alone, without dropout, the loss comes down four fifths of the way that it could go.
 Why it matters
     A model that cannot repeat eight examples will not learn a million: the loss is of other numbers than the model's outputs,
     a part is cut off or saturated, the rate is far off, inputs and targets do not belong together.
 How it decides
-    Target = floor + 0.1 · (first loss - floor). The floor is 0, or the entropy of the smoothed labels; the model must have ten
+    Target = floor + 0.2 · (first loss - floor). The floor is 0, or the entropy of the smoothed labels; the model must have ten
     times as many parameters as the batch has targets. First with the user's optimizer as it is; if that misses, with AdamW at
     1e-3 and 1e-2, which tells whether the optimizer or the model is to blame. At most 300 updates, fewer for a model of which
     they would take more than a minute each way. A warning: losses exist whose floor is not 0.
@@ -15,7 +15,9 @@ Broken
 Repaired
     loss = F.cross_entropy(model(x), y)
 Limits
-    Losses that are negative at the beginning are not judged. It trains: it runs only when it is asked for.
+    Losses that are negative at the beginning are not judged. A floor that is not 0 for other reasons (a divergence between
+    distributions, rows that look alike and have different targets) is not known, and can make it speak of a healthy model.
+    It trains: it runs only when it is asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from chainrule.finding import Finding, NotRun, Outcome
 
 NAME = "overfit-one-batch"
 UPDATES, FEWEST, SECONDS = 300, 30, 60.0
-SHARE = 0.1  # of the way down that may be left
+SHARE = 0.2  # of the way down that may be left: repeated inputs with other targets, an auxiliary loss
 PER_TARGET = 10  # parameters
 OTHERS = (1e-3, 1e-2)  # rates of the AdamW that is tried instead
 
@@ -100,7 +102,7 @@ def _finding(subject: Subject, target: float, own: Losses, rate: float, other: L
         evidence={"first": first, "target": target * first, "own": _least(own) * first, "adamw": _least(other) * first},
         rows=(
             ("first loss", f"{first:.6g}", ""),
-            ("target", wanted, "a tenth of the way down is left"),
+            ("target", wanted, "a fifth of the way down is left"),
             (f"with {name}", f"{_least(own) * first:.6g}", f"lowest of {len(own)} updates"),
             (f"with AdamW at {rate:g}", f"{_least(other) * first:.6g}", f"lowest of {len(other)} updates"),
         ),
