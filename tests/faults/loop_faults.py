@@ -250,7 +250,7 @@ PROTOCOL = [
         "zero_grad",
     ),
     Case("R13a", "generic", "step before backward", "step-without-gradient", step_first, "optimizer.step()"),
-    Case("TC19b", "accelerate#2665", "optimizer of a copy", "step-without-gradient", optimizer_of_a_copy, "step()"),
+    Case("TC19w", "accelerate#2665", "optimizer of a copy", "step-without-gradient", optimizer_of_a_copy, "step()"),
     Case("L-twice", "own", "two steps per backward", "step-without-gradient", step_twice, "step()"),
     Case("R13b", "torch warns", "scheduler before optimizer", "scheduler-before-optimizer", scheduler_first, "StepLR"),
     Case("R05b", "accelerate#2142", "a schedule per process", "scheduler-pace", scheduler_per_process, "OneCycle"),
@@ -547,8 +547,8 @@ EPOCHS = [
     watched(
         "R11", "NeMo Automodel PR#2511", "the head is not saved", "incomplete-checkpoint", head_not_saved, "head.linear"
     ),
-    watched("O12a", "peft#2494", "frozen after the first save", "frozen-during-training", frozen_by_saving, "head."),
-    watched("O12b", "trl#3926", "frozen by the evaluation", "frozen-during-training", frozen_by_evaluation, "body.0"),
+    watched("O12w", "peft#2494", "frozen after the first save", "frozen-during-training", frozen_by_saving, "head."),
+    watched("O12x", "trl#3926", "frozen by the evaluation", "frozen-during-training", frozen_by_evaluation, "body.0"),
 ]
 
 CASES = [*PROTOCOL, *EPOCHS]

@@ -88,8 +88,8 @@ CASES = [
     overfit("S04s", "SO 44066044", "a rectifier at the output", output_cut_off, "Rectified"),
     overfit("S37s", "SO 38447935", "a mean over the wrong axis", mean_of_the_batch, "Pooled"),
     overfit("S13s", "SO 59106542", "a rate too low", partial(rate, 1e-6, 0.3, torch.optim.SGD), "SGD"),
-    range_("S12a", "SO 48934338", "SGD at 100", partial(rate, 100.0, 0.1, torch.optim.SGD), "SGD"),
-    range_("S12b", "SO 37624102", "Adam at 5", partial(rate, 5.0, 1e-3, torch.optim.Adam), "Adam"),
-    range_("S13a", "SO 63497958", "SGD at 1e-6", partial(rate, 1e-6, 0.1, torch.optim.SGD), "SGD"),
-    range_("S13b", "SO 63372983", "Adam at 1e-8", partial(rate, 1e-8, 1e-3, torch.optim.Adam), "Adam"),
+    range_("S12s", "SO 48934338", "SGD at 100", partial(rate, 100.0, 0.1, torch.optim.SGD), "SGD"),
+    range_("S12t", "SO 37624102", "Adam at 5", partial(rate, 5.0, 1e-3, torch.optim.Adam), "Adam"),
+    range_("S13t", "SO 63497958", "SGD at 1e-6", partial(rate, 1e-6, 0.1, torch.optim.SGD), "SGD"),
+    range_("S13u", "SO 63372983", "Adam at 1e-8", partial(rate, 1e-8, 1e-3, torch.optim.Adam), "Adam"),
 ]
