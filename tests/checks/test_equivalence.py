@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import chainrule as cr
 from chainrule.checks import equivalence
 from chainrule.checks.equivalence import compiled_eager
-from chainrule.checks.equivalence.rows import rows_of, sample, strided, taken
+from chainrule.checks.equivalence.rows import rows_of, strided, taken
 from faults import equivalence_faults as faults
 from faults.hosts import (
     CNN,
@@ -163,6 +163,46 @@ def test_sparse_gradients_are_read_like_dense_ones():
     assert [] == spoken(built, (*ALL, "nan-gradient"))
 
 
+def test_time_may_come_first():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 6), nn.Linear(6, 1)
+
+        def forward(self, x_TBD: Tensor) -> Tensor:
+            return self.head(self.lstm(x_TBD)[0])
+
+    assert [] == spoken(setup(Recurrent(), squared_columns, (torch.randn(9, 5, 4), torch.randn(9, 5))))
+
+
+def squared_columns(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.mse_loss(model(batch[0]).squeeze(-1), batch[1])
+
+
+def test_a_state_that_a_recurrent_network_keeps_is_only_noted():
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.head = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 1)
+            self.state: Tensor | None = None
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            y_BTD, state = self.gru(x_BTD, self.state)
+            self.state = state.detach()
+            return self.head(y_BTD)
+
+    built = setup(Kept(), squared_columns, (torch.randn(4, 5, 4), torch.randn(4, 5)))
+
+    assert ["info state-between-calls Kept"] == spoken(built, ("state-between-calls",))
+
+
+def test_noise_that_follows_the_layout_is_no_fault():
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.mse_loss(model(batch[0] + torch.randn_like(batch[0])).squeeze(-1), batch[1])
+
+    assert [] == spoken(setup(Net(1), loss, numbers()))
+
+
 class Approximate(nn.Module):
     """Another slope, but only in the compiler's hands."""
 
@@ -178,6 +218,20 @@ def test_a_compiled_model_with_another_gradient_is_found(act, found, monkeypatch
     assert found == len(spoken(setup(Net(1, body=Body(act)), squared, numbers(8)), ("compiled-eager",)))
 
 
+def test_the_rows_of_a_recording_are_left_as_they_are():
+    class Recorded:
+        fixed_shapes = True
+
+        def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return cross_entropy(model, batch)
+
+    report = cr.check(setup(Net(), Recorded(), classes(), accumulate=2), only=ALL)
+    kept = [name for name, why in report.stages[-1].not_run.items() if "recorded" in why.reason]
+
+    assert [] == list(report.findings)
+    assert ["ragged-accumulation", "duplicated-batch", "batch-order"] == kept
+
+
 def test_rows_are_the_axis_that_all_tensors_share():
     x = torch.arange(12.0).view(4, 3)
 
@@ -185,6 +239,5 @@ def test_rows_are_the_axis_that_all_tensors_share():
     assert rows_of((x, torch.ones(5))) is None
     assert rows_of((x, torch.tensor(1.0))) is None
     assert torch.equal(x[[2, 0]], taken({"x": x}, torch.tensor([2, 0]))["x"])
-    assert 3 == rows_of(sample((x, x)))
     assert torch.equal(x, strided(x))
     assert not strided(x).is_contiguous()

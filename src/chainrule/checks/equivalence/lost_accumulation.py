@@ -39,9 +39,9 @@ Gradients = Mapping[str, Tensor]
 def check(subject: Subject) -> Outcome:
     """Compare two backwards in a row with the sum of the two."""
     setup = subject.setup
-    batch = sample(subject.batch)
+    batch = sample(subject)
     rows = rows_of(batch)
-    other = batch if rows is None or rows < 2 else taken(batch, torch.arange(1))
+    other = batch if subject.fixed_shapes or rows is None or rows < 2 else taken(batch, torch.arange(1))
     model = getattr(setup.model, "_orig_mod", setup.model)
     with preserved(model, setup.loss, batch, contents=True), torch.enable_grad():
         buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}

@@ -42,7 +42,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def _loss(subject: Subject, seed: int) -> float:
-    setup, batch = subject.setup, sample(subject.batch)
+    setup, batch = subject.setup, sample(subject)
     model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
     with preserved(model, setup.loss, batch, contents=True), torch.no_grad():
         model.eval()

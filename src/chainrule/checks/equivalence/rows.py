@@ -14,6 +14,7 @@ from chainrule.checks.subject import Subject
 from chainrule.finding import NotRun
 
 SAMPLE = 4
+RECORDED = NotRun("the loss of a script is known only for the rows that were recorded")
 
 
 def rows_of(batch: Any) -> int | None:
@@ -27,14 +28,16 @@ def taken(batch: Any, rows: Tensor) -> Any:
     return with_tensors(batch, lambda tensor: tensor[rows.to(tensor.device)])
 
 
-def sample(batch: Any, most: int = SAMPLE) -> Any:
+def sample(subject: Subject, most: int = SAMPLE) -> Any:
     """The first rows of the batch, `most` at most and one fewer than it has.
 
     A probe need not be as large as what is trained on. One fewer, since a tensor whose first axis is not that of the rows
     (a weight for each of as many classes) then makes the user's code raise, and not another loss.
     """
-    rows = rows_of(batch)
-    return batch if rows is None or rows < 3 else taken(batch, torch.arange(min(most, rows - 1)))
+    batch, rows = subject.batch, rows_of(subject.batch)
+    if subject.fixed_shapes or rows is None or rows < 3:
+        return batch
+    return taken(batch, torch.arange(min(most, rows - 1)))
 
 
 def strided(batch: Any) -> Any:
