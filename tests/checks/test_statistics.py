@@ -192,3 +192,24 @@ def test_it_is_found_too_after_the_stage_that_frees_adjoints(built, name):
     findings = cr.check(built(True), only=("engine-disagreement", name)).findings
 
     assert name in [finding.check for finding in findings]
+
+
+class Squeezed(nn.Module):
+    """A gate computed by a layer of two units, both of them dead, beside a path that does not need it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.down, self.up = Body(), nn.Linear(24, 2), nn.Linear(2, 24)
+        nn.init.constant_(self.down.bias, -20.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        return h * torch.sigmoid(self.up(torch.relu(self.down(h))))
+
+
+def test_a_narrow_layer_that_is_dead_by_chance_matters_only_if_nothing_goes_round_it():
+    bypassed, only_way = Net(body=Squeezed()), Net(1, last=nn.ReLU())
+    nn.init.constant_(only_way.head.bias, -20.0)
+
+    assert [] == spoken(setup(bypassed, cross_entropy, classes()), ("dead-units",))
+    assert ["error dead-units last.relu"] == spoken(setup(only_way, squared, numbers()), ("dead-units",))

@@ -5,8 +5,8 @@ What it checks
 Why it matters
     One nan in the inputs makes the loss nan, the gradient nan, and after the next step every weight.
 How it decides
-    By looking. nan or +inf in a batch is an error, unless the first batch has it in the same place too and its loss is
-    finite, which shows that the model deals with it. -inf is what attention masks are made of, and passes.
+    By looking. nan or +inf in a batch whose loss is not finite is an error; a model that deals with them passes, and so does
+    -inf, which attention masks are made of.
 Broken
     batches = [torch.tensor([[1.0, float("nan")]])]
 Repaired
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from chainrule.capture.batches import tensors_of
+from chainrule.checks.numeric.losses import finite_loss
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -28,16 +29,15 @@ NAME = "batch-not-finite"
 
 
 def check(subject: Subject) -> Outcome:
-    """Look at the first batches."""
+    """Look at the first batches; where one is bad, look at its loss."""
     batches = [tensors_of(batch) for batch in subject.batches]
     if not any(tensor.is_floating_point() for tensors in batches for tensor in tensors.values()):
         return NotRun("the batches hold no floating-point numbers")
-    borne = {path for path, tensor in tensors_of(subject.batch).items() if _bad(tensor)}
     return [
         _finding(number, path, tensor, subject)
         for number, tensors in enumerate(batches)
         for path, tensor in tensors.items()
-        if _bad(tensor) and path not in borne
+        if _bad(tensor) and not finite_loss(subject, subject.batches[number])
     ]
 
 

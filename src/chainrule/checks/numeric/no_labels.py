@@ -6,7 +6,7 @@ Why it matters
     The mean over no label at all is 0/0 = nan, and after one step so are all weights. Short documents, masks that hit every
     token, or micro-batches cut too small do it.
 How it decides
-    A batch whose labels all equal the ignored index, under reduction "mean": an error.
+    A batch whose labels all equal the ignored index, and whose loss is not finite: an error.
 Broken
     loss = F.cross_entropy(torch.randn(2, 5), torch.tensor([-100, -100]))
 Repaired
@@ -21,6 +21,7 @@ import torch
 
 from chainrule.capture.batches import tensors_of
 from chainrule.checks.flow import REARRANGING, SELECTING, Flow
+from chainrule.checks.numeric.losses import finite_loss
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Leaf, Node
@@ -44,7 +45,10 @@ def _judge(node: Node, leaf: Leaf, subject: Subject) -> list[Finding]:
     ignored = node.arguments["ignore_index"]
     labels = [tensors_of(batch).get(leaf.path) for batch in subject.batches]
     empty = [i for i, tensor in enumerate(labels) if tensor is not None and bool((tensor == ignored).all())]
-    if not empty or node.arguments["reduction"] != MEAN or torch.is_floating_point(leaf.value):
+    if node.arguments["reduction"] != MEAN or torch.is_floating_point(leaf.value):
+        return []
+    empty = [i for i in empty if not finite_loss(subject, subject.batches[i])]
+    if not empty:
         return []
     return [
         Finding(

@@ -13,7 +13,8 @@ Broken
 Repaired
     prediction, target = torch.randn(8), torch.arange(8.0) / 4
 Limits
-    One batch. Targets inside the range that only crowd at one end are not seen.
+    One batch. A difference that the model takes inside itself is not looked at. Targets inside the range that only crowd at
+    one end are not seen.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ def _pairs(flow: Flow) -> Iterator[tuple[Node, Node, Ref]]:
     """(loss or difference, last activation, target) wherever a prediction is compared with the batch."""
     compared = [(node, guess, target) for node, guess, target in flow.losses() if node.op in REGRESSIONS]
     for node in flow.graph.nodes:
-        if node.op is aten.sub.Tensor and all(isinstance(node.arguments[name], Ref) for name in ("self", "other")):
+        if (
+            node.op is aten.sub.Tensor
+            and not node.stack
+            and all(isinstance(node.arguments[name], Ref) for name in ("self", "other"))
+        ):
             one, other = node.arguments["self"], node.arguments["other"]
             compared.append((node, one, other) if one in flow.active else (node, other, one))
     for node, guess, target in compared:

@@ -6,8 +6,9 @@ Why it matters
     Where a ReLU is zero its derivative is zero too. A unit that is zero for all inputs gets no gradient and never comes
     back; if all units of a layer are dead, nothing below it learns.
 How it decides
-    By counting, over at least 16 positions. All units dead is an error; more than half of at least 8 units is a warning,
-    since independent units of an untrained layer are all zero at 16 positions with a chance of 2^-16 each.
+    By counting. All of at least 8 units dead is an error; more than half of them over at least 16 positions is a warning,
+    since independent units of an untrained layer are all zero there with a chance of 2^-16 each. A narrower layer may be
+    dead by chance (a squeeze of 4 units); that is an error if no parameter below it gets any gradient.
 Broken
     layer = nn.Linear(8, 16)
     nn.init.constant_(layer.bias, -20.0)
@@ -60,8 +61,18 @@ def _judge(node: Node, channel: int, flow: Flow, subject: Subject) -> list[Findi
     value: Tensor = flow.value(Ref(node.name)).movedim(channel, -1).flatten(0, -2)
     positions, units = value.shape
     dead = int((value == 0).all(0).sum())
-    all_dead, many = dead == units and positions > 1, units >= UNITS and positions >= POSITIONS and dead > MANY * units
-    return [_finding(node, dead, units, positions, subject)] if all_dead or many else []
+    if units < UNITS:  # a narrow layer may be dead by chance; it matters if nothing goes round it
+        wrong = dead == units and positions > 1 and _nothing_learns(node, flow, subject)
+    else:
+        wrong = (dead == units and positions > 1) or (positions >= POSITIONS and dead > MANY * units)
+    return [_finding(node, dead, units, positions, subject)] if wrong else []
+
+
+def _nothing_learns(node: Node, flow: Flow, subject: Subject) -> bool:
+    """True if no parameter below the node gets a gradient."""
+    leaves = (flow.graph.leaves.get(name) for name in flow.ancestors(node.name))
+    below = [subject.gradients[leaf.path] for leaf in leaves if leaf is not None and leaf.trainable]
+    return bool(below) and not any(bool((gradient != 0).any()) for gradient in below)
 
 
 def _finding(node: Node, dead: int, units: int, positions: int, subject: Subject) -> Finding:
