@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import evaluate, loss_of, resolve
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import Tape, promote, record
-from chainrule.checks.passes import ModelCall, call_of
+from chainrule.checks.passes import ModelCall, Pass, call_of, run_pass
 from chainrule.derivatives import RULES
 from chainrule.derivatives.rule import call_by_name
 from chainrule.errors import SetupError
@@ -22,6 +22,7 @@ from chainrule.finding import Finding, Line, StageResult, repeated
 from chainrule.graph import Graph, Node, Ref, Source, Value, op_name
 from chainrule.setups import Setup
 
+T = TypeVar("T")
 BATCHES = 4
 # A stage or check: looks at the subject, says what it did and what it found.
 Check = Callable[["Subject"], tuple[StageResult, list[Finding]]]
@@ -41,6 +42,19 @@ class Subject:
     seed: int = 0
     command: str = ""
     tape: Tape | None = None
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """compute(), or what it gave when it was first asked for under this name: for what several checks read."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        result: T = self._kept[name]
+        return result
+
+    @cached_property
+    def own(self) -> Pass:
+        """Loss and gradients of one eager pass of the user's own code."""
+        return run_pass(self.setup.model, self.setup.loss, self.batch, seed=self.seed)
 
     @property
     def fixed_shapes(self) -> bool:
