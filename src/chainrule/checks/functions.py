@@ -6,7 +6,7 @@ import linecache
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch.autograd.function import Function, _SingleLevelFunction
 
 from chainrule.capture.batches import tensors_of
 from chainrule.capture.provenance import is_user_frame
+from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.subject import Subject
 from chainrule.finding import Line
 
 
@@ -29,8 +31,35 @@ class Applied:
 
     name: str
     line: Line | None
-    nodes: tuple[Any, ...]
     wrote: bool
+    nodes: tuple[Any, ...] = ()
+
+
+def functions_of(subject: Subject) -> tuple[list[Applied], list[Applied]]:
+    """The custom Functions that the loss applies, and those of them whose results do not reach it."""
+    return subject.once(
+        "custom functions", lambda: on_copies(subject.setup, subject.batch, _applied, seed=subject.seed)
+    )
+
+
+def _applied(copies: Copies) -> tuple[list[Applied], list[Applied]]:
+    with applications() as applied:
+        loss = copies.loss()
+    history = _history(loss) if applied else set()
+    lost = [one for one in applied if one.nodes and not any(node in history for node in one.nodes)]
+    return [replace(one, nodes=()) for one in applied], [replace(one, nodes=()) for one in lost]
+
+
+def _history(loss: Tensor) -> set[Any]:
+    """Every node of autograd's graph behind the loss."""
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return seen
 
 
 @contextmanager
@@ -51,7 +80,7 @@ def applications(*, on_clones: bool = False) -> Iterator[list[Applied]]:
         result = plain(*args, **kwargs)
         wrote = any(_changed(tensor, *was) for tensor, was in zip(inputs, before, strict=True))
         nodes = tuple(tensor.grad_fn for tensor in tensors_of(result).values() if tensor.grad_fn is not None)
-        applied.append(Applied(cls.__name__, _line(), nodes, wrote))
+        applied.append(Applied(cls.__name__, _line(), wrote, nodes))
         return result
 
     _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]

@@ -39,7 +39,13 @@ class Silent:
 
 def silent_parameters(subject: Subject) -> list[Silent]:
     """The silent ones among the parameters that training is to move, in the model's order."""
-    wanted = trained(subject.setup)
+    return subject.once("silent parameters", lambda: _silent(subject))
+
+
+def _silent(subject: Subject) -> list[Silent]:
+    wanted, gradients = trained(subject.setup), subject.own.gradients
+    if not any(_is_nothing(gradient) for path, gradient in gradients.items() if path in wanted):
+        return []
 
     def probe(copies: Copies) -> list[Silent]:
         leaves = {path: tensor for path, tensor in copies.trainable.items() if path in wanted}

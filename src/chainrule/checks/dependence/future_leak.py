@@ -99,14 +99,33 @@ def leaks(subject: Subject, result: Run, tap: Tap, axes: Axes) -> Iterator[Leak]
     draw = torch.randn(result.output.shape, generator=subject.generator(41)).to(result.output)
     if subject.setup.causal is None and result.score is not None:
         draw = draw * _scored(result.score, axes.output)
-    for until in sorted({axes.length // 3, axes.length // 2, axes.length - 2}):
-        cotangent = draw * _upto(until, axes, result.output)
-        gradient = gradients_of(result, cotangent)[index].transpose(0, axes.tap)
-        gradient = gradient.reshape(axes.length, -1).float().norm(dim=1)
-        inside, outside = gradient[: until + 1], gradient[until + 1 :]
-        if float(inside.norm()) > 0:
-            ratio = float(outside.norm() / inside.norm())
-            yield Leak(ratio, until, until + 1 + int(outside.argmax()), axes)
+    rows = _rows(axes, result.output)
+    for untils in _cuts(axes.length, rows):
+        cotangent = draw * _upto(untils, axes, result.output)
+        gradient = gradients_of(result, cotangent)[index].movedim((_other(axes.tap), axes.tap), (0, 1))
+        norms_RT = gradient.reshape(rows, axes.length, -1).float().norm(dim=2)
+        later_RT = torch.arange(axes.length, device=norms_RT.device) > untils.to(norms_RT.device)[:, None]
+        outside = (norms_RT * later_RT).norm(dim=1) / (norms_RT * ~later_RT).norm(dim=1).clamp_min(1e-30)
+        worst = int(outside.argmax())
+        if float(norms_RT[worst].norm()) > 0:
+            later = int((norms_RT * later_RT)[worst].argmax())
+            yield Leak(float(outside[worst]), int(untils[worst]), later, axes)
+
+
+def _cuts(length: int, rows: int) -> Iterator[Tensor]:
+    """The positions up to which outputs are looked at, one for each row: in as few passes as make three of them."""
+    cuts = torch.tensor(sorted({length // 3, length // 2, length - 2}))
+    for start in range(0, len(cuts), rows):
+        yield cuts[(start + torch.arange(rows)) % len(cuts)]
+
+
+def _other(axis: int) -> int:
+    """The axis of examples beside that of positions."""
+    return 1 if axis == 0 else 0
+
+
+def _rows(axes: Axes, output: Tensor) -> int:
+    return output.shape[_other(axes.output)]
 
 
 def _scored(score: Tensor, axis: int) -> Tensor:
@@ -115,11 +134,14 @@ def _scored(score: Tensor, axis: int) -> Tensor:
     return (score != 0).any(dim=others[0], keepdim=True).to(score) if len(others) == 1 else torch.ones_like(score)
 
 
-def _upto(until: int, axes: Axes, output: Tensor) -> Tensor:
-    length = output.shape[axes.output]
+def _upto(untils: Tensor, axes: Axes, output: Tensor) -> Tensor:
+    """1 up to each row's own position, in the output's axes."""
+    rows, length = len(untils), output.shape[axes.output]
+    upto_RT = torch.arange(length) <= axes.before + untils[:, None]
     shape = [1] * output.dim()
-    shape[axes.output] = length
-    return (torch.arange(length, device=output.device) <= axes.before + until).to(output).reshape(shape)
+    shape[_other(axes.output)], shape[axes.output] = rows, length
+    table = upto_RT if _other(axes.output) < axes.output else upto_RT.T
+    return table.reshape(shape).to(output)
 
 
 def _finding(subject: Subject, copies: Copies, leak: Leak, reading: Reading, mode: str) -> Finding:

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 
 from chainrule.capture.eager import user_loss
 from chainrule.capture.export import Loss
-from chainrule.checks.copies import Copies, on_copies
-from chainrule.checks.functions import applications
+from chainrule.checks.functions import functions_of
 from chainrule.checks.gradient.gradient_mismatch import check_in_own_dtype
 from chainrule.checks.shapes import awkward
 from chainrule.checks.subject import Subject
@@ -55,7 +54,8 @@ class _Minus(nn.Module):
 
 def check(subject: Subject) -> Outcome:
     """What is wrong in some shape and not on the batch itself, each place once."""
-    if not on_copies(subject.setup, subject.batch, _applies_functions, seed=subject.seed):
+    applied, _ = functions_of(subject)
+    if not applied:
         return NotRun("no custom autograd.Function is applied")
     known = {finding.where for finding in _findings(subject)}
     found: list[Finding] = []
@@ -67,16 +67,12 @@ def check(subject: Subject) -> Outcome:
     return found
 
 
-def _applies_functions(copies: Copies) -> bool:
-    with applications() as applied:
-        copies.loss()
-    return bool(applied)
-
-
 def _variants(subject: Subject) -> Iterator[tuple[str, Subject]]:
-    yield "on minus the loss", replace(subject, setup=replace(subject.setup, loss=negated(subject.setup.loss)))
-    for what, batch in awkward(subject.batch):
-        yield what, replace(subject, batch=batch)
+    minus = replace(subject.setup, loss=negated(subject.setup.loss))
+    yield "on minus the loss", replace(subject, setup=minus, tape=None)
+    if not subject.fixed_shapes:
+        for what, batch in awkward(subject.batch):
+            yield what, replace(subject, batch=batch, tape=None)
 
 
 def negated(loss: Loss) -> Callable[[Any, Any], Tensor]:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from chainrule.checks.copies import Copies, on_copies
-from chainrule.checks.functions import Applied, applications
+from chainrule.checks.functions import Applied, applications, functions_of
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.tolerance import unit
@@ -57,15 +57,10 @@ class Wrong:
 
 def check(subject: Subject) -> Outcome:
     """The first comparison that fails; the others would repeat it."""
-    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
-
-
-def _look(subject: Subject, copies: Copies) -> Outcome:
-    with applications() as applied:
-        copies.loss()
+    applied, _ = functions_of(subject)
     if not applied:
         return NotRun("no custom autograd.Function is applied")
-    wrong = next(_comparisons(copies), None)
+    wrong = on_copies(subject.setup, subject.batch, lambda copies: next(_comparisons(copies), None), seed=subject.seed)
     return [] if wrong is None else [_finding(subject, wrong, applied)]
 
 

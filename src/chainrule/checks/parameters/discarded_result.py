@@ -18,41 +18,17 @@ Limits
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
-from chainrule.checks.copies import Copies, on_copies
-from chainrule.checks.functions import Applied, applications
+from chainrule.checks.functions import Applied, functions_of
 from chainrule.checks.subject import Subject
-from chainrule.finding import Finding, Line, Outcome
+from chainrule.finding import Finding, Outcome
 
 NAME = "discarded-result"
 
 
 def check(subject: Subject) -> Outcome:
     """One finding for each line that applies a Function to no effect."""
-    unused = on_copies(subject.setup, subject.batch, _unused, seed=subject.seed)
-    return [_finding(subject, one) for one in unused.values()]
-
-
-def _unused(copies: Copies) -> dict[Line | None, Applied]:
-    with applications() as applied:
-        loss = copies.loss()
-    history = _history(loss)
-    return {one.line: one for one in applied if one.nodes and not any(node in history for node in one.nodes)}
-
-
-def _history(loss: Tensor) -> set[Any]:
-    """Every node of autograd's graph behind the loss."""
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return seen
+    _, lost = functions_of(subject)
+    return [_finding(subject, one) for one in {one.line: one for one in lost}.values()]
 
 
 def _finding(subject: Subject, applied: Applied) -> Finding:

@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from chainrule.checks.parameters.owners import entries, held_by, listed, parameters_of, place
-from chainrule.checks.passes import run_pass
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -49,11 +48,11 @@ def check(subject: Subject) -> Outcome:
 
 
 def _missing(subject: Subject, parameters: Mapping[str, nn.Parameter], held: list[Tensor]) -> dict[str, nn.Parameter]:
-    setup, known = subject.setup, {id(tensor) for tensor in held}
+    known = {id(tensor) for tensor in held}
     open_ = {path: p for path, p in parameters.items() if p.requires_grad and id(p) not in known}
     if not open_:
         return {}
-    reached = run_pass(setup.model, setup.loss, subject.batch, seed=subject.seed).gradients
+    reached = subject.own.gradients
     return {path: parameter for path, parameter in open_.items() if reached.get(path) is not None}
 
 
