@@ -91,7 +91,7 @@ def _finding(name: str, seen: list[Move], still: Mapping[str, float], overall: f
     move = next(move for move in seen if move.path == worst)
     assert move.expected is not None
     size = float((move.expected - move.before.double()).abs().mean())
-    spacing = float(move.rounding.mean())
+    spacing = float(move.rounding.mean()) / 2
     certain = overall >= ALMOST_ALL and move.record.rule in OF_TORCH
     dtype = str(move.before.dtype).removeprefix("torch.")
     return Finding(
