@@ -15,8 +15,9 @@ def renewed(block: re.Match[str]) -> str:
     """The block with the command's present output."""
     words = shlex.split(block.group(1).replace("\\\n", " "))
     command = [sys.executable, "-c", "from chainrule.cli import main; main()", *words]
-    environment = os.environ | {"COLUMNS": "100"}
-    printed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=README.parent, env=environment)
+    environment = os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1", "CI": ""}
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if words[0] == "run" else subprocess.PIPE}
+    printed = subprocess.run(command, **both, text=True, check=False, cwd=README.parent, env=environment)
     return f"```console\n$ chainrule {block.group(1)}\n{printed.stdout}```"
 
 
