@@ -92,6 +92,28 @@ def causal_models() -> tuple[ZooModel, ...]:
     )
 
 
+def further_causal_models() -> tuple[ZooModel, ...]:
+    gemma = GROUPED | {"query_pre_attn_scalar": 8, "sliding_window": 4}
+    expert = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    mamba = TEXT | {"state_size": 4, "num_hidden_layers": 2, "conv_kernel": 3, "chunk_size": 4, "n_groups": 1}
+    rwkv = TEXT | {"attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 32}
+    mpt = {"vocab_size": 64, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 32, "expansion_ratio": 2}
+    return (
+        hf("qwen2", tf.Qwen2ForCausalLM, tf.Qwen2Config, causal_task, **GROUPED),
+        hf("gemma3", tf.Gemma3ForCausalLM, tf.Gemma3TextConfig, causal_task, **gemma),
+        hf("smollm3", tf.SmolLM3ForCausalLM, tf.SmolLM3Config, causal_task, **GROUPED),
+        hf("granite", tf.GraniteForCausalLM, tf.GraniteConfig, causal_task, **GROUPED),
+        hf("stablelm", tf.StableLmForCausalLM, tf.StableLmConfig, causal_task, **GROUPED),
+        hf("starcoder2", tf.Starcoder2ForCausalLM, tf.Starcoder2Config, causal_task, **GROUPED),
+        hf("cohere", tf.CohereForCausalLM, tf.CohereConfig, causal_task, **GROUPED),
+        hf("qwen3_moe", tf.Qwen3MoeForCausalLM, tf.Qwen3MoeConfig, causal_task, double=False, **expert),
+        hf("olmoe", tf.OlmoeForCausalLM, tf.OlmoeConfig, causal_task, double=False, **expert),
+        hf("mpt", tf.MptForCausalLM, tf.MptConfig, causal_task, **mpt),
+        hf("mamba2", tf.Mamba2ForCausalLM, tf.Mamba2Config, causal_task, **mamba, num_heads=8, head_dim=8),
+        hf("rwkv", tf.RwkvForCausalLM, tf.RwkvConfig, causal_task, **rwkv),
+    )
+
+
 def text_models() -> tuple[ZooModel, ...]:
     bert = TEXT | DEEP | {"intermediate_size": 64}
     distil = {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "pad_token_id": 0}
@@ -110,6 +132,19 @@ def text_models() -> tuple[ZooModel, ...]:
     )
 
 
+def further_text_models() -> tuple[ZooModel, ...]:
+    bert = TEXT | DEEP | {"intermediate_size": 64}
+    labels = bert | {"num_labels": 3}
+    modern = bert | {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 1, "sep_token_id": 2}
+    relative = {"relative_attention": True, "position_buckets": 4, "pos_att_type": ["p2c", "c2p"]}
+    return (
+        hf("bert_label", tf.BertForSequenceClassification, tf.BertConfig, text_label_task, **labels),
+        hf("modernbert", tf.ModernBertForMaskedLM, tf.ModernBertConfig, masked_task, **modern),
+        hf("albert", tf.AlbertForMaskedLM, tf.AlbertConfig, masked_task, **bert, embedding_size=16),
+        hf("deberta_v2", tf.DebertaV2ForMaskedLM, tf.DebertaV2Config, masked_task, **bert, **relative),
+    )
+
+
 def image_models() -> tuple[ZooModel, ...]:
     vit = DEEP | {"hidden_size": 32, "intermediate_size": 64, "image_size": 32, "patch_size": 8, "num_labels": 3}
     vit.pop("max_position_embeddings")
@@ -125,3 +160,5 @@ def image_models() -> tuple[ZooModel, ...]:
 
 
 HF: tuple[ZooModel, ...] = (*causal_models(), *text_models(), *image_models())
+# Close relatives of those above: checked for false alarms, and not entry by entry, which would say little for its time.
+FURTHER: tuple[ZooModel, ...] = (*further_causal_models(), *further_text_models())
