@@ -54,9 +54,22 @@ LEVELS = {
     "__init__": 10,  # the public names: nobody inside imports them
 }
 DATA = {room for room, level in LEVELS.items() if level == 0}
-LAZY = {"__init__", "pytest_plugin"} | {room for room in LEVELS if room.startswith("cli")}  # may import inside functions
+# may import inside functions
+LAZY = {"__init__", "pytest_plugin"} | {room for room in LEVELS if room.startswith("cli")}
 DERIVATIVES_OF_TORCH = {"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "linearize"}
-TORCHLESS = {"errors", "finding", "setups", "setup_file", "report", "__init__", "cli", "cli_check", "cli_numerical", "cli_run", "pytest_plugin"}
+TORCHLESS = {
+    "errors",
+    "finding",
+    "setups",
+    "setup_file",
+    "report",
+    "__init__",
+    "cli",
+    "cli_check",
+    "cli_numerical",
+    "cli_run",
+    "pytest_plugin",
+}
 
 
 def room_of(file, source=SOURCE):

@@ -21,10 +21,14 @@ from chainrule.preflight import known_checks, report_on, versions, with_command
 from chainrule.report import Report
 from chainrule.report.text import closing, finding_text
 from chainrule.setups import Setup
+from chainrule.watch import memory
 from chainrule.watch.ahead import Iteration
 from chainrule.watch.observed import Observed
 from chainrule.watch.observer import Observer
 from chainrule.watch.scout import Scout
+
+# What needs no float64 copy of all values: for a model that the memory does not hold four times.
+IN_OWN_DTYPE = frozenset({"forward-mismatch", "no-rule", "gradient-mismatch", "update-formula"})
 
 
 class StopProgramError(BaseException):
@@ -76,14 +80,22 @@ class Watch:
             )
         return closing(report, tuple(self._groups.values()))
 
-    def examined(self, iteration: Iteration) -> Report:
+    def examined(self, iteration: Iteration, say: Callable[[str], None]) -> Report:
         """The preflight of a recorded iteration. It runs in the copy."""
+        needed, free = memory.needed(iteration.tape), memory.free()
+        fits = free is None or needed <= memory.SHARE * free
+        there = f", {memory.in_words(free)} are free" if free is not None else ""
+        say(f"chainrule: preflight in a copy of the process, at most {memory.in_words(needed)} of memory{there}")
         graph = expand(iteration.tape.graph, KNOWN)
         values = evaluate(graph)
         check_finite(graph, loss_of(graph, values), values)
         setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizer)
         subject = Subject(setup, iteration.batch, graph, self._seed, self._command, iteration.tape)
-        report = report_on(subject, self._only, lambda _: None, without=("loop",))
+        only = self._only if fits else (self._only or IN_OWN_DTYPE) & IN_OWN_DTYPE
+        report = report_on(subject, only, lambda _: None, without=("loop",)) if fits or only else Report()
+        if not fits:
+            left_out = StageResult("float64", None, f"left out: it needs {memory.in_words(needed)}{there}")
+            report = replace(report, stages=(*report.stages, left_out))
         place = (
             (("loss", f"{iteration.line.file}:{iteration.line.line}  {iteration.line.code}"),) if iteration.line else ()
         )
@@ -156,7 +168,7 @@ def watch(
         seen.preflight_done(report)
         updated(0)
 
-    scout = Scout(seen.examined, after_preflight, seen.preflight_refused)
+    scout = Scout(seen.examined, tell, after_preflight, seen.preflight_refused)
     observer = Observer(
         [thing for thing in things if isinstance(thing, nn.Module)],
         on_step=stepped,

@@ -12,11 +12,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
+SAID = "said"
 
 
 class WorkFailedError(Exception):
@@ -56,19 +58,28 @@ def fork() -> int:
         return os.fork()
 
 
-def received(outlet: int, child: int) -> Any:
-    """Wait for what the child sends; WorkFailedError if it says so or dies."""
-    with os.fdopen(outlet, "rb") as pipe:
-        content = pipe.read()
+def received(outlet: int, child: int, hear: Callable[[str], None] = lambda _: None) -> Any:
+    """Wait for what the child sends; `hear` what it says meanwhile. WorkFailedError if it says that it failed, or dies."""
+    final: tuple[bool, Any] | None = None
+    with os.fdopen(outlet, "rb") as pipe, suppress(EOFError):
+        while final is None:
+            kind, content = pickle.load(pipe)
+            if kind == SAID:
+                hear(content)
+            else:
+                final = kind, content
     _, status = os.waitpid(child, 0)
-    if not content:
-        raise WorkFailedError(
-            f"the copy of the process ended without a word (status {os.waitstatus_to_exitcode(status)})"
-        )
-    good, result = pickle.loads(content)
-    if not good:
-        raise WorkFailedError(result)
-    return result
+    if final is None:
+        code = os.waitstatus_to_exitcode(status)
+        raise WorkFailedError(f"the copy of the process ended without a word (status {code})")
+    if not final[0]:
+        raise WorkFailedError(final[1])
+    return final[1]
+
+
+def speak(text: str, inlet: int) -> None:
+    """In a child: say something to the parent before the work is done."""
+    os.write(inlet, pickle.dumps((SAID, text)))
 
 
 def send_and_exit(good: bool, result: Any, inlet: int) -> None:

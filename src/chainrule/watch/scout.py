@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from chainrule.capture.tape_adjoints import leaves_of
 from chainrule.capture.tape_live import Arguments
 from chainrule.watch.ahead import Ahead, Iteration, said_by
-from chainrule.watch.copies import WorkFailedError, be_quiet, fork, received, send_and_exit, why_not
+from chainrule.watch.copies import WorkFailedError, be_quiet, fork, received, send_and_exit, speak, why_not
 from chainrule.watch.patches import Around, all_patched
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
@@ -34,18 +35,21 @@ MOST = 3  # preflights of one program: one for each optimizer that trains someth
 class Scout:
     """Sends copies ahead while its `armed` block runs.
 
-    examine  what the child does with an iteration; its result must be picklable
+    examine  what the child does with an iteration, given a function by which to say something meanwhile; its result must be
+             picklable
+    hear     what the parent does with what the child says meanwhile
     tell     what the parent does with that result
     give_up  what the parent does with the reason why there is no result
     """
 
     def __init__(
         self,
-        examine: Callable[[Iteration], Any],
+        examine: Callable[[Iteration, Callable[[str], None]], Any],
+        hear: Callable[[str], None],
         tell: Callable[[Any], None],
         give_up: Callable[[str], None],
     ) -> None:
-        self._examine, self._tell, self._give_up = examine, tell, give_up
+        self._examine, self._hear, self._tell, self._give_up = examine, hear, tell, give_up
         self._optimizers: list[Optimizer] = []
         self._examined: set[int] = set()  # optimizers
         self._stepping: Optimizer | None = None
@@ -163,7 +167,7 @@ class Scout:
             return self._go_ahead(inlet, optimizer, module, args, kwargs)
         os.close(inlet)
         try:
-            examined, result = received(outlet, child)
+            examined, result = received(outlet, child, self._hear)
             self._examined = (self._examined - {id(optimizer)}) | {examined}
             self._tell(result)
         except WorkFailedError as error:
@@ -188,7 +192,8 @@ class Scout:
         """In the copy: nothing more is run of the program; what was recorded is examined, if a loss was reached."""
         ahead, self._ahead = self._ahead, None  # the examination differentiates and steps too
         if ahead is not None and ahead.iteration is not None:
-            good, result = ahead.examined(self._examine)
+            say = partial(speak, inlet=self._inlet)
+            good, result = ahead.examined(lambda iteration: self._examine(iteration, say))
             self._leave(good, (id(ahead.optimizer), result) if good else result)
         elif ahead is not None:
             self._leave(False, reason)
