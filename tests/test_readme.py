@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRANSCRIPTS = re.findall(r"```console\n\$ chainrule (.*?[^\\])\n(.*?)```", README, flags=re.DOTALL)
 MEASURED = (
-    r"<?[-+]?\d+(\.\d+)+(e[-+]?\d+)?|[-+]?\d+e[-+]\d+|\d+(?= (s|min)\b)|\+cpu|\+cu\d+"  # differs between machines
+    r"<?[-+]?\d+(\.\d+)+(e[-+]?\d+)?|[-+]?\d+e[-+]\d+|\d+(?= (s|min|GB|MB)\b)|\+cpu|\+cu\d+"  # differs between machines
 )
 
 
@@ -40,7 +40,9 @@ def test_a_transcript_is_what_the_command_prints(command, shown, monkeypatch):
     words = shlex.split(command.replace("\\\n", " "))
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if words[0] == "run" else subprocess.PIPE}
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    printed = subprocess.run([sys.executable, "-m", "chainrule", *words], **both, text=True, env=environment, check=False)
+    printed = subprocess.run(
+        [sys.executable, "-m", "chainrule", *words], **both, text=True, env=environment, check=False
+    )
 
     assert without_measurements(shown) == without_measurements(printed.stdout)
 
