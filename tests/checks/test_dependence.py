@@ -188,3 +188,22 @@ def test_the_wrong_target_is_reported_with_its_shares():
     (finding,) = report.findings
     assert "the model is taught its own input, not the next token" == finding.message
     assert ("pulled to the token at t + 0", "100.0%") == finding.rows[0][:2]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_state_that_is_written_in_place_hides_nothing(ahead):
+    class Recurrent(nn.Module):
+        """In eval mode its state is written in place, as some recurrent language models do for generation."""
+
+        def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+            if self.training:
+                return x_BTD.cumsum(1)
+            state_BD, seen = torch.zeros_like(x_BTD[:, 0]), []
+            for x_BD in x_BTD.roll(-ahead, dims=1).unbind(1):
+                state_BD += x_BD
+                seen.append(state_BD * x_BD)
+            return torch.stack(seen, dim=1)
+
+    setup = cr.Setup(LM(Recurrent()), next_token, [text()], causal=True)
+
+    assert ["error future-leak layers.1.mixer"][:ahead] == said(setup, ("future-leak",))

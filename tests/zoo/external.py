@@ -59,7 +59,12 @@ def x_decoder() -> Built:
 
 def x_decoder_variant() -> Built:
     """RMS norm, relative position bias, one key and value for all heads, squared ReLU, a learned gate on the values."""
-    kind: dict[str, Any] = {"use_rmsnorm": True, "rel_pos_bias": True, "attn_one_kv_head": True, "ff_relu_squared": True}
+    kind: dict[str, Any] = {
+        "use_rmsnorm": True,
+        "rel_pos_bias": True,
+        "attn_one_kv_head": True,
+        "ff_relu_squared": True,
+    }
     layers = Decoder(dim=32, depth=2, heads=2, attn_dim_head=16, attn_gate_values=True, **kind)
     return TransformerWrapper(num_tokens=61, max_seq_len=16, attn_layers=layers), next_token, tokens(3, 12, 61)
 

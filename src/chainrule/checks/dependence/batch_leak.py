@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.capture.batches import tensors_of
-from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.claims import Reading, reading_of
 from chainrule.checks.dependence.layout import Axes, example_axes
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, run
+from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, on_tapped_copies, run
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -53,7 +53,7 @@ def check(subject: Subject) -> Outcome:
     """At most one finding: the strongest leak in the first mode that has one."""
     if subject.setup.batch_independent is False:
         return NotRun("Setup.batch_independent is False")
-    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
+    return on_tapped_copies(subject, _look)
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:

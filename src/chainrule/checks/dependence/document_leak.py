@@ -23,10 +23,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.arguments import arguments_of
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, run
+from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, on_tapped_copies, run
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -36,7 +36,7 @@ _DOCUMENTS = ("document", "doc_id", "seq_id")  # not "segment": BERT's two segme
 
 def check(subject: Subject) -> Outcome:
     """At most one finding, in the first mode in which documents see each other."""
-    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
+    return on_tapped_copies(subject, _look)
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:

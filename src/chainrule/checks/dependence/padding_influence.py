@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from chainrule.capture.batches import with_tensors
-from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.arguments import arguments_of
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, is_mask, modes, run
+from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, is_mask, modes, on_tapped_copies, run
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -55,7 +55,7 @@ class Mask:
 
 def check(subject: Subject) -> Outcome:
     """At most one finding, in the first mode in which padding comes through."""
-    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
+    return on_tapped_copies(subject, _look)
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from chainrule.capture.batches import tensors_of, with_tensors
-from chainrule.checks.copies import Copies
+from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.subject import Subject
+from chainrule.finding import Outcome
 
 # (the input or embedding, its integer indices or None) -> what the model is given in its place
 Alter = Callable[[Tensor, Tensor | None], Tensor]
@@ -67,6 +70,12 @@ class Tapping(TorchFunctionMode):
             result = result.detach().requires_grad_()
         self.taps.append(Tap(result, indices))
         return result
+
+
+def on_tapped_copies(subject: Subject, look: Callable[[Subject, Copies], Outcome]) -> Outcome:
+    """look(subject, copies), where runs may be differentiated that write a cache in place, as some models do in eval mode."""
+    with allow_mutation_on_saved_tensors():
+        return on_copies(subject.setup, subject.batch, lambda copies: look(subject, copies), seed=subject.seed)
 
 
 def run(copies: Copies, alter: Alter | None = None) -> Run | None:

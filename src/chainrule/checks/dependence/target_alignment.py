@@ -21,12 +21,12 @@ Limits
 
 from __future__ import annotations
 
-from chainrule.checks.copies import Copies, on_copies
+from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.alignment import Alignment
 from chainrule.checks.dependence.claims import Reading, reading_of, why_named
 from chainrule.checks.dependence.future_leak import Leak, leaks, pairs_of
 from chainrule.checks.dependence.locate import ROUNDING
-from chainrule.checks.dependence.taps import Run, run
+from chainrule.checks.dependence.taps import Run, on_tapped_copies, run
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, Line, NotRun, Outcome
 from chainrule.graph import op_name
@@ -37,7 +37,7 @@ _LOSSES = ("cross_entropy_loss", "nll_loss", "nll_loss_nd", "nll_loss2d", "nll_l
 
 def check(subject: Subject) -> Outcome:
     """One finding if the targets lie at another offset than one."""
-    return on_copies(subject.setup, subject.batch, lambda copies: _look(subject, copies), seed=subject.seed)
+    return on_tapped_copies(subject, _look)
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:
