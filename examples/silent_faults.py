@@ -1,6 +1,14 @@
-"""A training script with two silent faults: the loss falls, nothing raises. `chainrule run examples/silent_faults.py`.
+"""A training script with two silent faults: the loss falls, nothing raises.
 
 The model ends in a softmax although the loss takes logits, and the gradients are never set back to zero.
+
+    chainrule run examples/silent_faults.py
+
+Expected output:
+epoch 0: loss 1.3...
+epoch 1: loss 1.3...
+epoch 2: loss 1.2...
+epoch 3: loss 1.2...
 """
 
 import torch

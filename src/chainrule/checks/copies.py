@@ -43,9 +43,9 @@ class Copies:
         return scalar(self._loss(self.model, self.batch if batch is None else batch))
 
     def value(self, batch: Any = None) -> float:
-        """The loss as a number, without a graph."""
-        with torch.no_grad():
-            return float(self.loss(batch))
+        """The loss as a number; with gradients on, for a model may set hooks on its activations, which need them."""
+        with torch.enable_grad():
+            return float(self.loss(batch).detach())
 
     def taped(self) -> Graph:
         """The graph of an eager run with the copies as they are now."""

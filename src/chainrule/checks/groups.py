@@ -7,7 +7,9 @@ training; one with `judge(observed)` looks at the events of a loop, be it the us
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -36,6 +38,9 @@ class LoopCheck(Protocol):
         """What was found, or why the check could not be made."""
 
 
+FAILED = "its probe fails here"
+NEWLINE = "\n"
+
 # (name of the check, what came of it)
 Outcomes: TypeAlias = list[tuple[str, Outcome]]
 
@@ -61,12 +66,22 @@ ON_REQUEST: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
 
 def examine(checks: Iterable[SubjectCheck], subject: Subject) -> Outcomes:
     """Run each check on the subject."""
-    return [(check.NAME, check.check(subject)) for check in checks]
+    return [(check.NAME, _outcome(partial(check.check, subject))) for check in checks]
 
 
 def judge(checks: Iterable[LoopCheck], observed: Observed) -> Outcomes:
     """Let each check look at what was observed."""
-    return [(check.NAME, check.judge(observed)) for check in checks]
+    return [(check.NAME, _outcome(partial(check.judge, observed))) for check in checks]
+
+
+def _outcome(check: Callable[[], Outcome]) -> Outcome:
+    """What the check says. A probe that the user's code does not bear is told, and takes nothing else with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are the user's; the user's own run shows them
+        try:
+            return check()
+        except Exception as error:
+            return NotRun(f"{FAILED}: {type(error).__name__}: {str(error).partition(NEWLINE)[0]}", missing=True)
 
 
 def summarised(group: str, run: Callable[[], Outcomes]) -> tuple[StageResult, list[Finding]]:

@@ -1,4 +1,4 @@
-"""Passes of the user's own code on copies: loss and gradients by autograd, and how the loss calls the model.
+"""Passes of the user's own code on copies: loss and gradients by autograd.
 
 The checks that compare two ways of computing the same thing (another split of the batch, another mode) run their passes
 here, so that nothing of the user's changes and both ways draw the same random numbers.
@@ -30,15 +30,6 @@ class Pass:
     gradients: Mapping[str, Tensor | None]
 
 
-@dataclass(frozen=True, eq=False)
-class ModelCall:
-    """How the loss first calls the model: model(*args, **kwargs) -> output."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
-
-
 def run_pass(
     model: nn.Module,
     loss: Loss,
@@ -68,22 +59,6 @@ def run_pass(
         leaves = {name.removeprefix("model."): tensor for name, tensor in state.items() if tensor.requires_grad}
         gradients = torch.autograd.grad(value, [*leaves.values()], allow_unused=True)
         return Pass(value.detach().clone(), dict(zip(leaves, gradients, strict=True)))
-
-
-def call_of(model: nn.Module, loss: Loss, batch: Any, *, seed: int = 0) -> ModelCall | None:
-    """How loss(model, batch) first calls the model; None if it does not call it as a whole."""
-    calls: list[ModelCall] = []
-    model = getattr(model, "_orig_mod", model)
-    with preserved(model, loss, batch, contents=True), torch.no_grad():
-        torch.manual_seed(seed)
-        hook = model.register_forward_hook(
-            lambda _, args, kwargs, output: calls.append(ModelCall(args, kwargs, output)), with_kwargs=True
-        )
-        try:
-            loss(model, batch)
-        finally:
-            hook.remove()
-    return calls[0] if calls else None
 
 
 def _distinct(root: nn.Module) -> list[tuple[str, Tensor]]:
