@@ -132,7 +132,7 @@ def active_values(graph: Graph) -> set[Ref]:
     """All floating-point values on which some trainable leaf has an influence that a gradient can carry."""
     active = {Ref(leaf.name) for leaf in graph.leaves.values() if leaf.trainable}
     for node in graph.nodes:
-        if node.op in FLAT or not any(ref in active for ref in _differentiable(node)):
+        if node.op in FLAT or not any(ref in active for ref in differentiable_refs(node)):
             continue
         specs = (node.spec,) if isinstance(node.spec, Spec) else node.spec
         for ref, spec in zip(output_refs(node), specs, strict=True):
@@ -141,7 +141,8 @@ def active_values(graph: Graph) -> set[Ref]:
     return active
 
 
-def _differentiable(node: Node) -> Iterator[Ref]:
+def differentiable_refs(node: Node) -> Iterator[Ref]:
+    """What the node refers to in arguments that get a gradient: no indices, masks or running statistics."""
     rule = RULES.get(node.op)
     for name, argument in node.arguments.items():
         if rule is None or name not in rule.nondiff:

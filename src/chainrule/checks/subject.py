@@ -14,7 +14,7 @@ from torch import Tensor
 from chainrule.autodiff.evaluate import evaluate, loss_of, resolve
 from chainrule.autodiff.reverse import reverse
 from chainrule.capture import Tape, promote, record
-from chainrule.checks.passes import ModelCall, Pass, call_of, run_pass
+from chainrule.checks.passes import Pass, run_pass
 from chainrule.derivatives import RULES
 from chainrule.derivatives.rule import call_by_name
 from chainrule.errors import SetupError
@@ -65,11 +65,6 @@ class Subject:
     def recorded(self) -> Tape:
         """The user's own eager run with its backward, in their own dtype; recorded anew at each call but for a script."""
         return self.tape or record(self.setup.model, self.setup.loss, self.batch)
-
-    @cached_property
-    def call(self) -> ModelCall | None:
-        """How the loss first calls the model on this batch; None if it does not call it as a whole."""
-        return call_of(self.setup.model, self.setup.loss, self.batch, seed=self.seed)
 
     @cached_property
     def batches(self) -> tuple[Any, ...]:

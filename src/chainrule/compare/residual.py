@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chainrule.autodiff.bound import bound_shares
 from chainrule.autodiff.evaluate import run_op, value_of
-from chainrule.autodiff.reverse import active_values, fit, output_refs, pull_back
+from chainrule.autodiff.reverse import active_values, differentiable_refs, fit, output_refs, pull_back
 from chainrule.derivatives import FLAT
 from chainrule.graph import Graph, Node, Ref, Spec, Value
 from chainrule.tolerance import unit
@@ -140,7 +140,8 @@ def torch_shares(
     node: Node, values: Mapping[str, Value], adjoints: Mapping[Ref, Tensor], active: set[Ref]
 ) -> Iterator[tuple[Ref, Tensor]]:
     """torch.autograd's own vector-Jacobian product of one node, in the dtype of its values: the yardstick for rounding."""
-    names = {ref for ref in node.refs() if ref in active}
+    # Not the running statistics of batch norm, though those of a second call stem from the parameters: torch refuses them.
+    names = {ref for ref in differentiable_refs(node) if ref in active}
     inputs = {ref: value_of(ref, values).detach().requires_grad_() for ref in names}
     with torch.enable_grad():
         arguments = {name: _substitute(argument, inputs, values) for name, argument in node.arguments.items()}

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chainrule.capture.batches import tensors_of
 from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.claims import Reading, reading_of
 from chainrule.checks.dependence.layout import Axes, position_axes
@@ -67,7 +66,7 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
             return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
         reading = reading_of(result, copies, subject.setup)
         if not reading.why:
-            sequences = any(tensor.dim() > 2 for tensor in tensors_of(subject.call and subject.call.output).values())
+            sequences = result.output.dim() > 2
             return NotRun("nothing says that the model is causal; claim it by Setup.causal=True", missing=sequences)
         pairs = list(pairs_of(result, reading))
         looked = looked or bool(pairs)
