@@ -46,7 +46,7 @@ class Event:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepRecord:
     """One optimizer step in full: everything that is needed to compute it again by its formula.
 

@@ -23,7 +23,7 @@ from chainrule.watch.observed import Event, Kind, Observed
 from chainrule.watch.patches import Around, all_patched, and_then, before
 
 KEPT_UPDATES = 64  # events of older updates are forgotten, but those of the first and the loaders' epochs
-KEPT_STEPS = 4
+KEPT_STEPS = 2  # of each optimizer; each holds copies of parameters, gradients and state
 _LASTING: tuple[Kind, ...] = ("epoch", "save", "load")
 
 
@@ -228,12 +228,20 @@ class Observer:
         )
         if look is not None and not skipped:
             self.observed.steps.append(look.finished(self.observed.events[-1].line, self._loss))
-            del self.observed.steps[:-KEPT_STEPS]
+            self._forget_steps()
         self._updates += 1
         if close:
             self._forget()
             self._on_step(self.observed)
         self._on_update(self._updates)
+
+    def _forget_steps(self) -> None:
+        """Keep the last steps of each optimizer; of a rehearsal, which is short, all."""
+        if not self.observed.rehearsal:
+            steps = self.observed.steps
+            own = [step for step in steps if step.optimizer == steps[-1].optimizer]
+            if len(own) > KEPT_STEPS:
+                steps.remove(own[0])
 
     def _forget(self) -> None:
         oldest = self._updates - KEPT_UPDATES
