@@ -13,6 +13,7 @@ import csv
 import importlib
 import json
 import pkgutil
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -97,8 +98,8 @@ def catalogue() -> list[dict[str, str]]:
 
 def row_of(case: dict[str, Any]) -> str:
     """Row of the catalogue that a case rebuilds."""
-    digits = next(i for i, letter in enumerate(case["id"]) if letter.isdigit())
-    return str(case["id"][: digits + 2])
+    row = re.match(r"[A-Z]+\d\d", case["id"])
+    return row.group() if row else str(case["id"])
 
 
 def scores(results: list[dict[str, Any]]) -> dict[str, str]:

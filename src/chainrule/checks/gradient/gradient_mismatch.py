@@ -95,7 +95,7 @@ def _stage(name: str, subject: Subject, tape: Tape, start: float) -> tuple[Stage
         seen += 1
         ok, sight = judge(residual)
         resolution = max(resolution, sight)
-        if not ok and not _meant(residual, subject):
+        if not ok and not _meant(residual, subject, tape):
             wrong.append(residual)
     findings = _findings(wrong, subject, tape)
     dtypes = sorted({str(leaf.value.dtype).removeprefix("torch.") for leaf in tape.graph.parameters.values()})
@@ -137,14 +137,15 @@ def judge(residual: Residual) -> tuple[bool, float]:
     return ok, limit / expected if limit < expected else 0.0
 
 
-def _meant(residual: Residual, subject: Subject) -> bool:
-    """Whether all formulas that use this value lie in modules whose backward is meant to differ."""
-    surrogates = tuple(subject.setup.surrogate)
-    return any(_inside(node, path) for node in residual.consumers for path in surrogates)
+def _meant(residual: Residual, subject: Subject, tape: Tape) -> bool:
+    """Whether a formula that uses this value, or a Function that was given it, lies in a module that is meant to differ."""
+    given = [a.stack[-1][0] for a in tape.applications if a.stack and residual.ref in a.inputs]
+    modules = [*(node.module for node in residual.consumers), *given]
+    return any(_inside(module, path) for module in modules for path in subject.setup.surrogate)
 
 
-def _inside(node: Node, path: str) -> bool:
-    return node.module == path or node.module.startswith(f"{path}.")
+def _inside(module: str, path: str) -> bool:
+    return module == path or module.startswith(f"{path}.")
 
 
 def _findings(wrong: list[Residual], subject: Subject, tape: Tape) -> list[Finding]:
