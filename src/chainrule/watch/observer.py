@@ -23,7 +23,7 @@ from chainrule.watch.observed import Event, Kind, Observed
 from chainrule.watch.patches import Around, all_patched, and_then, before
 
 KEPT_UPDATES = 64  # events of older updates are forgotten, but those of the first and the loaders' epochs
-KEPT_STEPS = 2  # of each optimizer; each holds copies of parameters, gradients and state
+KEPT_STEPS = 3  # of each optimizer; each holds copies of parameters, gradients and state
 _LASTING: tuple[Kind, ...] = ("epoch", "save", "load")
 
 
