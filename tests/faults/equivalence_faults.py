@@ -289,7 +289,7 @@ CASES = (
     Case("L25", "generic", "mean / batch size", "duplicated-batch", divided_by_the_batch_twice, "mean / len"),
     Case("G17", "aprender PR#2182", "backward / batch", "duplicated-batch", backward_divides_by_the_batch, "square()"),
     Case("TC17", "generic", "positions along the batch", "batch-order", positions_along_the_batch, "cross_entropy"),
-    Case("L05b", "transformers#46901", "target of the next row", "batch-order", labels_of_the_next_row, "flatten"),
+    Case("L05e", "transformers#46901", "target of the next row", "batch-order", labels_of_the_next_row, "flatten"),
     Case("N06", "pytorch#192212", "layout taken on trust", "memory-layout", a_kernel_that_trusts_its_layout, "strided"),
     Case("S25a", "StackOverflow 48138483", "F.dropout always on", "random-in-eval", dropout_always_on, "F.dropout(x"),
     Case("M16a", "PyTorchNLPBook#28", "made in forward", "random-in-eval", dropout_made_in_forward, "drop(super"),
