@@ -17,7 +17,8 @@ from chainrule.capture import capture as capture_as_written
 from chainrule.capture import promote
 from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
-from chainrule.checks.subject import Subject, check_finite, first_batch
+from chainrule.checks.finite import check_finite
+from chainrule.checks.subject import Subject, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError

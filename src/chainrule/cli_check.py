@@ -63,9 +63,7 @@ def check(
         )
     show(report)
     annotate(report)
-    for path in (json, save):
-        if path is not None:
-            print(f"wrote {report.save(path)}", file=sys.stderr)
+    write(report, json, save)
     return EXIT_CODES[report.verdict]
 
 
@@ -74,6 +72,13 @@ def writable(json: Path | None, save: Path | None) -> None:
     for path, suffixes in ((json, (".json",)), (save, (".html", ".json", ".sarif", ".txt"))):
         if path is not None and path.suffix.lower() not in suffixes:
             raise ConfigError(f"cannot write a report to {path.name!r}: the name must end in {', '.join(suffixes)}")
+
+
+def write(report: Report, json: Path | None, save: Path | None) -> None:
+    """Save the report where that is asked for, and say so on stderr."""
+    for path in (json, save):
+        if path is not None:
+            print(f"wrote {report.save(path)}", file=sys.stderr)
 
 
 def annotate(report: Report) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from chainrule.cli_check import EXIT_CODES, annotate, writable
+from chainrule.cli_check import EXIT_CODES, annotate, writable, write
 from chainrule.errors import ConfigError
 
 FAILED = 1
@@ -66,9 +66,7 @@ def run(
         code = _run(script, arguments, module)
     live.say(watch.closing)
     annotate(watch.report)
-    for path in (json, save):
-        if path is not None:
-            live.say(f"wrote {watch.report.save(path)}")
+    write(watch.report, json, save)
     return code or EXIT_CODES[watch.report.verdict]
 
 

@@ -21,6 +21,7 @@ from chainrule.capture.expand import expand
 from chainrule.compare.entries import numerical_value_and_grad
 from chainrule.derivatives import FLAT, RULES
 from chainrule.graph import Graph, Node
+from chainrule.setups import uncompiled
 
 KNOWN = RULES.keys() | FLAT
 Loss = Callable[[Any, Any], Tensor]
@@ -38,7 +39,7 @@ class GraphEngine:
     def __call__(self, model: nn.Module, loss: Loss, batch: Any) -> Tensor:
         """Add dL/dp to each parameter's `.grad`, update the buffers that forward updates, and return the loss."""
         # The graph names parameters as they are inside the wrapper that torch.compile puts around a model.
-        model = getattr(model, "_orig_mod", model)
+        model = uncompiled(model)
         graph = self._graph(model, loss, batch)
         leaves = {**bind(graph, model, batch), **redraw(graph)}
         value, gradients = self._differentiate(graph, leaves)

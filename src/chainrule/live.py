@@ -13,8 +13,9 @@ from torch import nn
 
 from chainrule.autodiff import evaluate, loss_of
 from chainrule.capture.expand import expand
+from chainrule.checks.finite import check_finite
 from chainrule.checks.groups import JUDGES, judge, summarised
-from chainrule.checks.subject import Subject, check_finite
+from chainrule.checks.subject import Subject
 from chainrule.engines import KNOWN
 from chainrule.finding import Finding, StageResult
 from chainrule.preflight import known_checks, report_on, versions, with_command

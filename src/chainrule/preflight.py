@@ -22,7 +22,7 @@ from chainrule.errors import ConfigError, SetupError
 from chainrule.finding import Finding, NotRun, StageResult, repeated
 from chainrule.report import Report
 from chainrule.setups import Setup
-from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
+from chainrule.watch.fork import WorkFailedError, in_a_copy, why_not
 
 # Called with the name of each stage or group before it runs.
 Announce: TypeAlias = Callable[[str], None]

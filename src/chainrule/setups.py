@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,20 @@ class Setup:
     accumulate: int = 1
     tied: Sequence[Sequence[str]] = ()
 
+    @property
+    def module(self) -> nn.Module:
+        """The model, out of the wrapper that torch.compile puts around it."""
+        return uncompiled(self.model)
+
     def __post_init__(self) -> None:
         if isinstance(self.batches, Iterator):
             object.__setattr__(self, "batches", Replay(self.batches))
+
+
+def uncompiled(model: M) -> M:
+    """What torch.compile wrapped; any other model is itself."""
+    module: M = getattr(model, "_orig_mod", model)
+    return module
 
 
 class Replay:

@@ -10,6 +10,7 @@ from chainrule.capture.batches import tensors_of
 from chainrule.capture.nodes import LOSS_PATH
 from chainrule.errors import SetupError
 from chainrule.graph import Graph, Leaf
+from chainrule.setups import uncompiled
 
 
 def bind(graph: Graph, model: nn.Module, batch: Any, loss: Any = None) -> dict[str, Tensor]:
@@ -20,7 +21,7 @@ def bind(graph: Graph, model: nn.Module, batch: Any, loss: Any = None) -> dict[s
     Values that have the leaf's dtype already are not copied. Raises SetupError where model or batch no longer fit the
     graph: a missing tensor, or one of another shape (a graph holds for one set of shapes; capture again).
     """
-    state = _state(getattr(model, "_orig_mod", model))
+    state = _state(uncompiled(model))
     if isinstance(loss, nn.Module):
         state |= {f"{LOSS_PATH}.{path}": tensor for path, tensor in _state(loss).items()}
     tensors = tensors_of(batch)

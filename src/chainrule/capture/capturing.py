@@ -20,6 +20,7 @@ from chainrule.capture.running import ancestors, is_floating
 from chainrule.capture.tape import capture_by_tape
 from chainrule.errors import CaptureError, ChainruleError, SetupError
 from chainrule.graph import Graph, Node, Spec
+from chainrule.setups import uncompiled
 
 aten = torch.ops.aten
 
@@ -91,7 +92,7 @@ def check_model(model: Any, loss: Any) -> nn.Module:
         raise SetupError(
             f"the loss is a {type(loss).__name__}, expected a function loss(model, batch) -> scalar tensor"
         )
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     assert isinstance(model, nn.Module)
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
     if lazy:

@@ -31,6 +31,7 @@ from chainrule.capture.tape_places import Places
 from chainrule.capture.tape_state import State
 from chainrule.errors import CaptureError, ChainruleError
 from chainrule.graph import Graph, Ref, Value
+from chainrule.setups import uncompiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def capture_by_tape(model: nn.Module, loss: Loss, batch: Any) -> Graph:
 
 
 def _run(model: nn.Module, loss: Loss, batch: Any, dtype: torch.dtype | None, *, backward: bool) -> Tape:
-    root = LossModule(getattr(model, "_orig_mod", model), loss, batch)
+    root = LossModule(uncompiled(model), loss, batch)
     book, adjoints, stand_ins = Book(Places(root)), Adjoints(), StandIns(dtype)
     memory = Memory(book, adjoints.watch)
     state = State(book, memory, adjoints)

@@ -20,7 +20,7 @@ def rehearse(setup: Setup, steps: int = STEPS) -> Observed:
     """Train for a few steps and return what was seen. It really trains: call it in a copy of the process."""
     if setup.optimizer is None:
         raise SetupError("a rehearsal needs Setup.optimizer")
-    observer = Observer([getattr(setup.model, "_orig_mod", setup.model)])
+    observer = Observer([setup.module])
     observer.observed.rehearsal = True
     batches = _endless(setup)
     with observer.watching() as observed:

@@ -8,7 +8,8 @@ little, and where it alone is moved; only what stays without gradient there is s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -105,33 +106,27 @@ class _Probe:
         return effect if effect > limit else 0.0
 
 
-class moved:  # noqa: N801  (reads as the statement that it is)
-    """While the block runs, each tensor has noise of `scale` times its rms added."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], scale: float, generator: torch.Generator) -> None:
-        self.tensors, self.scale, self.generator = tensors, scale, generator
-        self.before: dict[str, Tensor] = {}
-
-    def __enter__(self) -> None:
-        """Move the tensors in place."""
-        typical = typical_size(self.tensors.values())
+@contextmanager
+def moved(tensors: Mapping[str, Tensor], scale: float, generator: torch.Generator) -> Iterator[None]:
+    """While the block runs, each tensor has noise of `scale` times its rms added; then they are as before, bit for bit."""
+    typical = typical_size(tensors.values())
+    before = {path: tensor.detach().clone() for path, tensor in tensors.items()}
+    with torch.no_grad():
+        for tensor in tensors.values():
+            size = float(tensor.float().pow(2).mean().sqrt()) if tensor.numel() else 0.0
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor += (scale * (size or typical) * noise).to(tensor.device, tensor.dtype)
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for path, tensor in self.tensors.items():
-                self.before[path] = tensor.clone()
-                size = float(tensor.float().pow(2).mean().sqrt()) if tensor.numel() else 0.0
-                noise = torch.randn(tensor.shape, generator=self.generator, dtype=torch.float64)
-                tensor += (self.scale * (size or typical) * noise).to(tensor.device, tensor.dtype)
-
-    def __exit__(self, *_: object) -> None:
-        """Put them back, bit for bit."""
-        with torch.no_grad():
-            for path, tensor in self.tensors.items():
-                tensor.copy_(self.before[path])
+            for path, tensor in tensors.items():
+                tensor.copy_(before[path])
 
 
-def typical_size(tensors: object) -> float:
+def typical_size(tensors: Iterable[Tensor]) -> float:
     """Median rms of the tensors that are not all zero: how far to move one that is; 0.02 if all are zero."""
-    sizes = sorted(float(t.float().pow(2).mean().sqrt()) for t in tensors if t.numel())  # type: ignore[attr-defined]
+    sizes = sorted(float(t.float().pow(2).mean().sqrt()) for t in tensors if t.numel())
     sizes = [size for size in sizes if size > 0]
     return sizes[len(sizes) // 2] if sizes else 0.02
 

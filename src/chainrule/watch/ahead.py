@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from chainrule.capture.tape import Tape
 from chainrule.capture.tape_live import Arguments, LiveTape
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
+from chainrule.watch.fork import said_by
 from chainrule.watch.models import holding, models_of, restricted
 from chainrule.watch.replay import ReplayedLoss, autocast_now
 
@@ -111,8 +111,3 @@ def _outcome(examine: Callable[[Iteration], Any], iteration: Iteration) -> tuple
         return True, examine(iteration)
     except BaseException as error:
         return False, said_by(error)
-
-
-def said_by(error: BaseException) -> str:
-    """The error as the last line of its traceback has it."""
-    return "".join(traceback.format_exception_only(error)).strip()

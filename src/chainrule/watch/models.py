@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from chainrule.graph import Graph, Leaf
-from chainrule.watch.names import roots_of
+from chainrule.setups import uncompiled
+from chainrule.watch.names import held_by, roots_of
 
 
 def models_of(called: nn.Module, optimizers: list[Optimizer]) -> dict[str, nn.Module]:
     """The outermost modules that hold what was called or what any optimizer trains, each under its class's name."""
-    trained = [parameter for optimizer in optimizers for parameter in _held(optimizer)]
+    trained = [parameter for optimizer in optimizers for parameter in held_by(optimizer)]
     models: dict[str, nn.Module] = {}
     for root in roots_of([*called.parameters(), *trained]):
-        model = getattr(root, "_orig_mod", root)
+        model = uncompiled(root)
         if all(model is not known for known in models.values()):
             name = type(model).__name__
             taken = sum(known.rstrip("0123456789") == name for known in models)
@@ -38,8 +38,8 @@ def restricted(
     graph: Graph, models: Mapping[str, nn.Module], optimizer: Optimizer, optimizers: list[Optimizer]
 ) -> tuple[Graph, nn.Module]:
     """(the graph in which only what no other optimizer trains is trainable, the model that this optimizer trains)."""
-    own = {id(parameter) for parameter in _held(optimizer)}
-    others = {id(p) for other in optimizers for p in _held(other)} - own
+    own = {id(parameter) for parameter in held_by(optimizer)}
+    others = {id(p) for other in optimizers for p in held_by(other)} - own
     mine = {name: model for name, model in models.items() if any(id(p) in own for p in model.parameters())} or models
     single = len(models) == 1
     fixed = {
@@ -59,7 +59,3 @@ def _leaf(leaf: Leaf, fixed: set[str], prefix: str) -> Leaf:
         return leaf
     trainable = leaf.trainable and leaf.path not in fixed
     return replace(leaf, trainable=trainable, paths=tuple(path.removeprefix(prefix) for path in leaf.paths))
-
-
-def _held(optimizer: Optimizer) -> list[Any]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

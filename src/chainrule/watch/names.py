@@ -51,6 +51,11 @@ class Names:
         }
 
 
+def held_by(optimizer: Optimizer) -> list[Any]:
+    """The optimizer's tensors, in its groups' order; one that it holds twice comes twice."""
+    return [tensor for group in optimizer.param_groups for tensor in group["params"]]
+
+
 def roots_of(parameters: Iterable[Any]) -> list[nn.Module]:
     """The outermost living modules that hold any of the parameters; the larger first."""
     wanted = {id(parameter) for parameter in parameters}

@@ -18,7 +18,7 @@ from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
 from chainrule.watch.close_look import StepLook, is_close, norm
 from chainrule.watch.loaders import Loaders
-from chainrule.watch.names import Names
+from chainrule.watch.names import Names, held_by
 from chainrule.watch.observed import Event, Kind, Observed
 from chainrule.watch.patches import Around, all_patched, and_then, before
 
@@ -129,14 +129,14 @@ class Observer:
             "backward",
             loss=value,
             finite=None if value is None else math.isfinite(value),
-            held=norm(p.grad for o in self.optimizers for p in _parameters(o)) if self.close else None,
+            held=norm(p.grad for o in self.optimizers for p in held_by(o)) if self.close else None,
             graph=create_graph,
             scaled=id(loss) in self._scaled,
         )
         self._scaled.clear()
 
     def _zero_grad(self, owner: Any, *_: Any, **__: Any) -> None:
-        held = _parameters(owner) if isinstance(owner, Optimizer) else owner.parameters()
+        held = held_by(owner) if isinstance(owner, Optimizer) else owner.parameters()
         self._say("zero_grad", self.names.of(owner), cleared=norm(p.grad for p in held) if self.close else None)
 
     def _around_clip(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,7 +217,7 @@ class Observer:
         """A step is finished: it becomes an event, a record if it was looked at closely, and the judges may look."""
         self._numbers[id(optimizer)] = self._numbers.get(id(optimizer), 0) + 1
         close, look, self._look = self.close, self._look, None
-        gradients = [parameter.grad for parameter in _parameters(optimizer)]
+        gradients = [parameter.grad for parameter in held_by(optimizer)]
         self._say(
             "step",
             self.names.of(optimizer),
@@ -269,7 +269,3 @@ def _keys(thing: Any) -> list[str]:
         return [type(thing).__name__]
     inner = [f"{key}/{name}" for key, value in thing.items() if isinstance(value, dict) for name in value]
     return sorted([*map(str, thing), *inner])[:1000]
-
-
-def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])

@@ -24,8 +24,9 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from chainrule.capture.tape_adjoints import leaves_of
 from chainrule.capture.tape_live import Arguments
-from chainrule.watch.ahead import Ahead, Iteration, said_by
-from chainrule.watch.copies import WorkFailedError, be_quiet, fork, received, send_and_exit, speak, why_not
+from chainrule.watch.ahead import Ahead, Iteration
+from chainrule.watch.fork import WorkFailedError, be_quiet, fork, received, said_by, send_and_exit, speak, why_not
+from chainrule.watch.names import held_by
 from chainrule.watch.patches import Around, all_patched
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
@@ -111,9 +112,7 @@ class Scout:
         """Whether the loss reaches something that an optimizer trains which was not examined yet, or that none holds."""
         reached = {id(leaf) for leaf in leaves_of(loss)} if loss.grad_fn is not None else set()
         known = [optimizer for optimizer in self._optimizers if id(optimizer) in self._examined - {self._waiting}]
-        return bool(
-            reached - {id(p) for optimizer in known for group in optimizer.param_groups for p in group["params"]}
-        )
+        return bool(reached - {id(p) for optimizer in known for p in held_by(optimizer)})
 
     def step_reached(self, optimizer: Optimizer) -> None:
         """The program is about to make an optimizer's step: in the copy, the end of the way."""
@@ -149,9 +148,7 @@ class Scout:
             return None
         own = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
         waiting = [optimizer for optimizer in self._optimizers if id(optimizer) not in self._examined]
-        return next(
-            (o for o in waiting if any(id(p) in own for group in o.param_groups for p in group["params"])), None
-        )
+        return next((o for o in waiting if any(id(p) in own for p in held_by(o))), None)
 
     def _at(self, optimizer: Optimizer, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self._examined.add(id(optimizer))

@@ -32,7 +32,7 @@ from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.claims import Reading, reading_of
 from chainrule.checks.dependence.layout import Axes, example_axes
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, on_tapped_copies, run
+from chainrule.checks.dependence.taps import Alter, Run, gradients_of, in_each_mode, on_tapped_copies
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -57,20 +57,17 @@ def check(subject: Subject) -> Outcome:
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:
-    looked = False
-    for mode in modes(copies):
-        result = run(copies)
-        if result is None:
-            return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
+    def leaking(result: Run, mode: str) -> Outcome | None:
         reading = reading_of(result, copies, subject.setup)
         if reason := _unclear(subject, copies, result, reading):
             return NotRun(reason)
         leaks = list(_leaks(subject, result, reading))
-        looked = looked or bool(leaks)
         worst = max(leaks, key=lambda leak: leak.ratio, default=None)
         if worst is not None and worst.ratio > ROUNDING:
             return [_finding(subject, copies, worst, mode)]
-    return [] if looked else NotRun("inputs and output have no axis of examples in common, or only one example")
+        return [] if leaks else None
+
+    return in_each_mode(copies, leaking, "inputs and output have no axis of examples in common, or only one example")
 
 
 def _unclear(subject: Subject, copies: Copies, result: Run, reading: Reading) -> str:

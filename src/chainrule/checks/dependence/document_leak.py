@@ -26,7 +26,7 @@ from torch import Tensor
 from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.arguments import arguments_of
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, gradients_of, modes, on_tapped_copies, run
+from chainrule.checks.dependence.taps import Alter, Run, gradients_of, in_each_mode, on_tapped_copies
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -44,14 +44,14 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
     if not found:
         return NotRun("the model is given no documents packed into a row")
     name, document_BT = found[0]
-    for mode in modes(copies):
-        result = run(copies)
-        if result is None or result.output.dim() < 3 or result.output.shape[:2] != document_BT.shape:
+
+    def seen(result: Run, mode: str) -> Outcome:
+        if result.output.dim() < 3 or result.output.shape[:2] != document_BT.shape:
             return NotRun("the model's output has no axis of positions")
         ratio = _ratio(subject, result, document_BT)
-        if ratio > ROUNDING:
-            return [_finding(subject, copies, name, document_BT, ratio, mode)]
-    return []
+        return [_finding(subject, copies, name, document_BT, ratio, mode)] if ratio > ROUNDING else []
+
+    return in_each_mode(copies, seen, "")
 
 
 def documents(name: str, tensor: Tensor) -> Tensor | None:

@@ -34,7 +34,7 @@ from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.claims import Reading, reading_of
 from chainrule.checks.dependence.layout import Axes, position_axes
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, modes, on_tapped_copies, run
+from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, in_each_mode, on_tapped_copies
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -59,22 +59,18 @@ def check(subject: Subject) -> Outcome:
 
 
 def _look(subject: Subject, copies: Copies) -> Outcome:
-    looked = False
-    for mode in modes(copies):
-        result = run(copies)
-        if result is None:
-            return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
+    def leaking(result: Run, mode: str) -> Outcome | None:
         reading = reading_of(result, copies, subject.setup)
         if not reading.why:
             sequences = result.output.dim() > 2
             return NotRun("nothing says that the model is causal; claim it by Setup.causal=True", missing=sequences)
-        pairs = list(pairs_of(result, reading))
-        looked = looked or bool(pairs)
-        found = [leak for tap, axes in pairs for leak in leaks(subject, result, tap, axes)]
-        worst = max(found, key=lambda leak: leak.ratio, default=None)
+        found = [[*leaks(subject, result, tap, axes)] for tap, axes in pairs_of(result, reading)]
+        worst = max((leak for part in found for leak in part), key=lambda leak: leak.ratio, default=None)
         if worst is not None and worst.ratio > ROUNDING:
             return [_finding(subject, copies, worst, reading, mode)]
-    return [] if looked else NotRun("no input of the model has the axis of positions that its output has")
+        return [] if found else None
+
+    return in_each_mode(copies, leaking, "no input of the model has the axis of positions that its output has")
 
 
 def pairs_of(result: Run, reading: Reading) -> Iterator[tuple[Tap, Axes]]:

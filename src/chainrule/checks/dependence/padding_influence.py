@@ -32,7 +32,7 @@ from chainrule.capture.batches import with_tensors
 from chainrule.checks.copies import Copies
 from chainrule.checks.dependence.arguments import arguments_of
 from chainrule.checks.dependence.locate import ROUNDING, leaking_module, mixing_line
-from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, is_mask, modes, on_tapped_copies, run
+from chainrule.checks.dependence.taps import Alter, Run, Tap, gradients_of, in_each_mode, is_mask, on_tapped_copies
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -65,23 +65,20 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
         return NotRun("the model takes no mask or lengths")
     hook = copies.model.register_forward_pre_hook(lambda _, a, k: _given(mask, a, k), with_kwargs=True)
     try:
-        return _in_each_mode(subject, copies, mask, arguments)
+        return _with_mask(subject, copies, mask, arguments)
     finally:
         hook.remove()
 
 
-def _in_each_mode(subject: Subject, copies: Copies, mask: Mask, arguments: Mapping[str, Tensor]) -> Outcome:
-    looked = False
-    for mode in modes(copies):
-        result = run(copies)
-        if result is None:
-            return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
+def _with_mask(subject: Subject, copies: Copies, mask: Mask, arguments: Mapping[str, Tensor]) -> Outcome:
+    def padded(result: Run, mode: str) -> Outcome | None:
         taps = [i for i, tap in enumerate(result.taps) if _is_masked(tap, mask, arguments)]
-        looked = looked or bool(taps)
         ratio = _ratio(subject, result, mask, taps)
         if ratio > ROUNDING:
             return [_finding(subject, copies, mask, ratio, mode)]
-    return [] if looked else NotRun("no input of the model has the mask's shape")
+        return [] if taps else None
+
+    return in_each_mode(copies, padded, "no input of the model has the mask's shape")
 
 
 def _masks(arguments: Mapping[str, Tensor]) -> Iterator[Mask]:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from chainrule.capture.batches import tensors_of, with_tensors
 from chainrule.checks.copies import Copies, on_copies
 from chainrule.checks.subject import Subject
-from chainrule.finding import Outcome
+from chainrule.finding import NotRun, Outcome
 
 # (the input or embedding, its integer indices or None) -> what the model is given in its place
 Alter = Callable[[Tensor, Tensor | None], Tensor]
@@ -130,6 +130,24 @@ def modes(copies: Copies) -> Iterator[str]:
     if any(module.training for module in copies.model.modules()):
         copies.model.eval()
         yield "in eval mode"
+
+
+def in_each_mode(copies: Copies, look: Callable[[Run, str], Outcome | None], nothing: str) -> Outcome:
+    """The first outcome of look(run, mode) that says something.
+
+    look     None where the run has nothing of the kind that it looks at
+    nothing  why the check could not be made, if that is so in every mode
+    """
+    looked = False
+    for mode in modes(copies):
+        result = run(copies)
+        if result is None:
+            return NotRun("the loss does not call the model as a whole, or its output carries no gradient")
+        outcome = look(result, mode)
+        if isinstance(outcome, NotRun) or outcome:
+            return outcome
+        looked = looked or outcome is not None
+    return [] if looked else NotRun(nothing)
 
 
 def _hold_statistics(model: nn.Module) -> None:

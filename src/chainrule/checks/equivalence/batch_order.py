@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from chainrule.capture.batches import tensors_of, with_tensors
+from chainrule.checks.copies import Pass
 from chainrule.checks.equivalence.rows import RECORDED, exact_pass, rows_of, sample, taken
-from chainrule.checks.passes import Pass
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 

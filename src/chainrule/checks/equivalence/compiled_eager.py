@@ -20,12 +20,13 @@ Limits
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import torch
 
+from chainrule.checks.copies import Pass, run_pass
 from chainrule.checks.equivalence.rows import attempt, difference, exact_pass
-from chainrule.checks.passes import Pass, run_pass
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.tolerance import unit
@@ -39,10 +40,10 @@ def check(subject: Subject) -> Outcome:
     setup = subject.setup
     with warnings.catch_warnings():  # the compiler imports what warns of itself
         warnings.simplefilter("ignore")
-        compiled = torch.compile(setup.loss, backend=BACKEND, dynamic=False)
+        compiled = replace(setup, loss=torch.compile(setup.loss, backend=BACKEND, dynamic=False))
         ways = [
-            attempt(partial(run_pass, setup.model, loss, subject.batch, training=False, seed=subject.seed))
-            for loss in (setup.loss, compiled)
+            attempt(partial(run_pass, way, subject.batch, training=False, seed=subject.seed))
+            for way in (setup, compiled)
         ]
     exact = exact_pass(subject, subject.batch)
     for way in (*ways, exact):

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import torch
 
+from chainrule.checks.copies import Pass
 from chainrule.checks.equivalence.rows import RECORDED, difference, exact_pass, rows_of, sample, taken
-from chainrule.checks.passes import Pass
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 

@@ -42,7 +42,7 @@ def check(subject: Subject) -> Outcome:
     batch = sample(subject)
     rows = rows_of(batch)
     other = batch if subject.fixed_shapes or rows is None or rows < 2 else taken(batch, torch.arange(1))
-    model = getattr(setup.model, "_orig_mod", setup.model)
+    model = setup.module
     with preserved(model, setup.loss, batch, contents=True), torch.enable_grad():
         buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -20,8 +20,8 @@ Limits
 from __future__ import annotations
 
 from chainrule.capture.batches import tensors_of
+from chainrule.checks.copies import Pass, run_pass
 from chainrule.checks.equivalence.rows import attempt, difference, sample, strided
-from chainrule.checks.passes import Pass, run_pass
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.tolerance import forward_limit, unit
@@ -55,7 +55,7 @@ def _agree(plain: Pass, other: Pass, again: Pass, subject: Subject) -> bool:
 
 def _pass(subject: Subject, batch: object, *, seed: int | None = None) -> Pass | NotRun:
     setup, seed = subject.setup, subject.seed if seed is None else seed
-    return attempt(lambda: run_pass(setup.model, setup.loss, batch, training=False, seed=seed))
+    return attempt(lambda: run_pass(setup, batch, training=False, seed=seed))
 
 
 def _finding(plain: Pass, other: Pass, apart: float, subject: Subject) -> Finding:

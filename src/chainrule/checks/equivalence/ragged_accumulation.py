@@ -27,8 +27,8 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
+from chainrule.checks.copies import Pass
 from chainrule.checks.equivalence.rows import RECORDED, exact_pass, rows_of, sample, taken
-from chainrule.checks.passes import Pass
 from chainrule.checks.subject import Subject, line_of
 from chainrule.finding import Finding, Line, NotRun, Outcome
 

@@ -18,11 +18,9 @@ Limits
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
 from chainrule.capture import capture
 from chainrule.capture.preserve import preserved
+from chainrule.checks.copies import losses_in_eval
 from chainrule.checks.equivalence.rows import sample
 from chainrule.checks.subject import Subject, line_of
 from chainrule.errors import ChainruleError
@@ -35,23 +33,15 @@ NAME = "random-in-eval"
 def check(subject: Subject) -> Outcome:
     """Run twice in eval mode; if the losses differ, look for dropout."""
     try:
-        losses = [_loss(subject, seed) for seed in (subject.seed, subject.seed + 1)]
+        few, seeds = sample(subject), (subject.seed, subject.seed + 1)
+        losses = [float(losses_in_eval(subject.setup, few, seed=seed)[0]) for seed in seeds]
     except Exception as error:  # whatever the user's code raises in eval mode
         return NotRun(f"the model refuses eval mode: {type(error).__name__}")
     return [] if losses[0] == losses[1] else _dropouts(losses, subject)
 
 
-def _loss(subject: Subject, seed: int) -> float:
-    setup, batch = subject.setup, sample(subject)
-    model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
-    with preserved(model, setup.loss, batch, contents=True), torch.no_grad():
-        model.eval()
-        torch.manual_seed(seed)
-        return float(setup.loss(model, batch))
-
-
 def _dropouts(losses: list[float], subject: Subject) -> Outcome:
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     with preserved(model):
         model.eval()
         try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chainrule.capture.batches import tensors_of, with_tensors
-from chainrule.checks.passes import Pass, run_pass
+from chainrule.checks.copies import Pass, run_pass
 from chainrule.checks.subject import Subject
 from chainrule.finding import NotRun
 
@@ -58,8 +58,7 @@ def exact_pass(
     """Loss and gradients in float64, dropout off; why not, if the user's code refuses this batch or float64."""
     return attempt(
         lambda: run_pass(
-            subject.setup.model,
-            subject.setup.loss,
+            subject.setup,
             batch,
             training=training,
             dtype=torch.float64,

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from chainrule.autodiff.evaluate import evaluate, value_of
-from chainrule.capture.preserve import preserved
+from chainrule.checks.copies import losses_in_eval
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 
@@ -35,7 +34,7 @@ CHANGE = 0.05
 
 def check(subject: Subject) -> Outcome:
     """Evaluate with the buffers of now and of after one pass."""
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     modules = dict(model.named_modules())
     fresh = {path for path in subject.graph.mutated if not isinstance(modules.get(path.rpartition(".")[0]), _NormBase)}
     if not fresh:
@@ -43,20 +42,14 @@ def check(subject: Subject) -> Outcome:
     values = evaluate(subject.graph)
     updated = {path: value_of(subject.graph.mutated[path], values) for path in fresh}
     try:
-        now, after = _loss(model, {}, subject), _loss(model, updated, subject)
+        now, after = _loss({}, subject), _loss(updated, subject)
     except Exception as error:  # whatever the user's code raises in eval mode
         return NotRun(f"the model refuses it: {type(error).__name__}")
     return [_finding(now, after, sorted(fresh), subject)] if abs(now - after) > CHANGE * abs(after) else []
 
 
-def _loss(model: nn.Module, buffers: Mapping[str, Tensor], subject: Subject) -> float:
-    with preserved(model, subject.setup.loss, subject.batch, contents=True), torch.no_grad():
-        model.eval()
-        own = dict(model.named_buffers(remove_duplicate=False))
-        for path, value in buffers.items():
-            own[path].copy_(value)
-        torch.manual_seed(subject.seed)
-        return float(subject.setup.loss(model, subject.batch))
+def _loss(buffers: Mapping[str, Tensor], subject: Subject) -> float:
+    return float(losses_in_eval(subject.setup, subject.batch, seed=subject.seed, buffers=buffers)[0])
 
 
 def _finding(now: float, after: float, paths: list[str], subject: Subject) -> Finding:

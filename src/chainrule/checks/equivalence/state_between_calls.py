@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from chainrule.capture.preserve import preserved
+from chainrule.checks.copies import losses_in_eval
 from chainrule.checks.equivalence.rows import sample
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
@@ -43,15 +43,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def _twice(subject: Subject) -> list[torch.Tensor]:
-    setup, batch = subject.setup, sample(subject)
-    model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
-    losses = []
-    with preserved(model, setup.loss, batch, contents=True), torch.no_grad():
-        model.eval()
-        for _ in range(2):
-            torch.manual_seed(subject.seed)
-            losses.append(setup.loss(model, batch).detach().clone())
-    return losses
+    return losses_in_eval(subject.setup, sample(subject), seed=subject.seed, calls=2)
 
 
 def _finding(first: float, second: float, subject: Subject) -> Finding:

@@ -40,7 +40,7 @@ GAP = 1e-6  # of the loss: both are float64, and constants of float32 inside a m
 
 def check(subject: Subject) -> Outcome:
     """Compare the two modes without their random numbers."""
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     if not model.training:
         return NotRun("the model is in eval mode already")
     means = {name: mean for name, leaf in subject.exact.leaves.items() if (mean := _mean(leaf)) is not None}

@@ -29,8 +29,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from chainrule.checks.copies import on_copies
 from chainrule.checks.gradient.carried import cuts, functions_on_the_way, rank
 from chainrule.checks.gradient.leaving import exits_of
@@ -120,7 +118,7 @@ def _severity(subject: Subject, cause: Cause, paths: Sequence[str]) -> Severity:
 
 def _is_whole_module(subject: Subject, paths: Sequence[str]) -> bool:
     """True if the paths are all trained parameters of one module, as where a teacher or a generator is held fixed."""
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     cut, wanted = set(paths), trained(subject.setup)
     modules = [name for name, _ in model.named_modules() if name]
     return any(cut == {path for path in wanted if path.startswith(f"{name}.")} for name in modules)

@@ -25,8 +25,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from chainrule.checks.copies import Copies, on_copies
-from chainrule.checks.passes import Pass, run_pass
+from chainrule.checks.copies import Copies, Pass, on_copies, run_pass
 from chainrule.checks.subject import Subject
 from chainrule.checks.watching import first_difference
 from chainrule.finding import Finding, Outcome
@@ -39,7 +38,7 @@ ROUNDING = 100  # units: what sums of some thousand terms in another order diffe
 def check(subject: Subject) -> Outcome:
     """One finding if anything differs."""
     setup = subject.setup
-    first, second = subject.own, run_pass(setup.model, setup.loss, subject.batch, seed=subject.seed)
+    first, second = subject.own, run_pass(setup, subject.batch, seed=subject.seed)
     apart = {path: _distance(g, second.gradients.get(path)) for path, g in first.gradients.items()}
     if not any(apart.values()) and torch.equal(first.loss, second.loss):
         return []

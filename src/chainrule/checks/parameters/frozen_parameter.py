@@ -26,9 +26,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from chainrule.checks.parameters.owners import held_by, listed, parameters_of, place
+from chainrule.checks.parameters.owners import listed, parameters_of, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, Outcome
+from chainrule.watch.names import held_by
 
 NAME = "frozen-parameter"
 _ADAPTER = re.compile(r"(^|[._])(lora|adapter|prompt_encoder|ia3|modules_to_save)", re.IGNORECASE)
@@ -50,7 +51,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def _accidents(subject: Subject, frozen: list[str]) -> Iterator[tuple[list[str], str]]:
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     yield [path for path in frozen if _ADAPTER.search(path)], "an adapter is there to be trained"
     yield _odd_ones(model), "the layer's other tensors, and this one in layers of the same class, are trained"
     yield _chosen(subject, frozen), "the optimizer was given it, and not the other frozen ones"

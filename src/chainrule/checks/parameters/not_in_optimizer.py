@@ -24,9 +24,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from chainrule.checks.parameters.owners import entries, held_by, listed, parameters_of, place
+from chainrule.checks.parameters.owners import entries, listed, parameters_of, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.watch.names import held_by
 
 NAME = "not-in-optimizer"
 

@@ -26,16 +26,17 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.checks.copies import Copies, on_copies
-from chainrule.checks.parameters.owners import entries, held_by, listed, place
+from chainrule.checks.parameters.owners import entries, listed, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, Outcome
+from chainrule.watch.names import held_by
 
 NAME = "not-registered"
 
 
 def check(subject: Subject) -> Outcome:
     """One finding for all tensors that hang outside the registry and are used."""
-    hidden = hidden_tensors(getattr(subject.setup.model, "_orig_mod", subject.setup.model))
+    hidden = hidden_tensors(subject.setup.module)
     if not hidden:
         return []
     used = on_copies(subject.setup, subject.batch, lambda copies: _used(copies, hidden), seed=subject.seed)

@@ -6,27 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from chainrule.setups import Setup
+from chainrule.watch.names import held_by
 
 MOST = 3  # paths that are named one by one
 
 
 def parameters_of(setup: Setup) -> dict[str, nn.Parameter]:
     """Path -> parameter of model and loss, tied ones once."""
-    model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
+    model = setup.module
     named = dict(model.named_parameters())
     if isinstance(setup.loss, nn.Module):
         known = {id(parameter) for parameter in named.values()}
         of_loss = setup.loss.named_parameters()
         named |= {f"loss.{path}": parameter for path, parameter in of_loss if id(parameter) not in known}
     return named
-
-
-def held_by(optimizer: Optimizer) -> list[Tensor]:
-    """The optimizer's tensors, in its groups' order; one that it holds twice comes twice."""
-    return [tensor for group in optimizer.param_groups for tensor in group["params"]]
 
 
 def trained(setup: Setup) -> dict[str, nn.Parameter]:

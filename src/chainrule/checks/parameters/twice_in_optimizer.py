@@ -21,9 +21,10 @@ from collections import defaultdict
 
 from torch import Tensor
 
-from chainrule.checks.parameters.owners import by_identity, held_by, listed, parameters_of, place
+from chainrule.checks.parameters.owners import by_identity, listed, parameters_of, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.watch.names import held_by
 
 NAME = "twice-in-optimizer"
 

@@ -31,7 +31,7 @@ NAME = "untied"
 
 def check(subject: Subject) -> Outcome:
     """One finding for each tie that is none."""
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     claims = [*_declared(subject, model), *_configured(model)]
     broken = [_finding(subject, first, second, why, "error") for first, second, why, tied in claims if not tied]
     if broken:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from chainrule.setups import Setup
-from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
+from chainrule.watch.fork import WorkFailedError, in_a_copy, why_not
 
 BATCHES = 8  # that a training goes round, if the set-up has so many
 DIVERGED = 4.0  # times the loss at the beginning: what follows tells nothing more
@@ -61,7 +61,7 @@ def _timed(setup: Setup) -> float:
 
 def _train(setup: Setup, rates: list[float | None], *, one_batch: bool, adamw: float | None, seed: int) -> Losses:
     torch.manual_seed(seed)
-    model: nn.Module = getattr(setup.model, "_orig_mod", setup.model)
+    model = setup.module
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0

@@ -31,7 +31,7 @@ LATEST = 0.9
 
 def check(subject: Subject) -> Outcome:
     """Look at the mode and the statistics of every batch norm."""
-    model: nn.Module = getattr(subject.setup.model, "_orig_mod", subject.setup.model)
+    model = subject.setup.module
     norms = {path: module for path, module in model.named_modules() if isinstance(module, _BatchNorm)}
     norms = {path: norm for path, norm in norms.items() if norm.track_running_stats and norm.running_mean is not None}
     if not norms:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from chainrule.setups import Setup
-from chainrule.watch.copies import WorkFailedError, in_a_copy, why_not
+from chainrule.watch.fork import WorkFailedError, in_a_copy, why_not
 
 UPDATES, MOST = 1000, 20_000
 LENGTHS = ("step_size", "T_max", "T_0", "total_iters", "total_steps")

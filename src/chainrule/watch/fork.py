@@ -109,6 +109,11 @@ def _do_and_exit(work: Callable[[], Any], inlet: int) -> None:
         be_quiet()
         good, result = True, work()
     except BaseException as error:
-        result = "".join(traceback.format_exception_only(error)).strip()
+        result = said_by(error)
     finally:
         send_and_exit(good, result, inlet)
+
+
+def said_by(error: BaseException) -> str:
+    """The error as the last line of its traceback has it."""
+    return "".join(traceback.format_exception_only(error)).strip()
