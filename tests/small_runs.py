@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+from chainrule.models import next_token_loss
 from chainrule.train.config import (
     DataConfig,
     LoopConfig,
@@ -12,6 +13,7 @@ from chainrule.train.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from chainrule.train.task import Baseline, Conclusion, Task
 
 WORDS = tuple("the cat sat on a mat and the dog ran to a hill while rain fell on all of them".split())  # noqa: SIM905
 
@@ -28,6 +30,25 @@ def write_text(folder, files=12, lines=40):
         rows = (" ".join(words[8 * line : 8 * line + 8]) for line in range(lines))
         (folder / f"{number}.txt").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def window_task(model, windows, batch_size=2):
+    """The task of predicting the next token of `windows`, with nothing said at the end."""
+    return Task(
+        model=model,
+        loss=next_token_loss,
+        count=lambda batch: batch["targets"].numel(),
+        training=windows,
+        validation=windows,
+        baseline=Baseline("nothing", 0.0, lambda loss: f"{loss}"),
+        batch_size=batch_size,
+        micro_batch_size=16,
+        example="window",
+        term="token",
+        loss_unit="nats per token",
+        description="a model",
+        conclude=lambda model, loss: Conclusion(),
+    )
 
 
 def tiny_config(folder, **changes):

@@ -58,6 +58,7 @@ OPTIONS = [
     "--schedule.warmup-steps",
     "--seed",
     "--steps",
+    "--task",
     "--text",
 ]
 TINY = [
@@ -169,7 +170,7 @@ def test_train_on_ones_own_text_prints_plain_lines_and_can_be_resumed(tmp_path):
 
     assert 0 == done.returncode, done.stderr
     assert "\x1b" not in done.stdout
-    for words in ("text: ", "to beat     bigram model", "5/12        validation", "bits per byte", "runs/one"):
+    for words in ("text: ", "to beat     bigram model", "5/12        validation", "per byte of text", "runs/one"):
         assert words in done.stdout
     again = shell("train", "--resume", "runs/one", folder=tmp_path)
     assert 0 == again.returncode, again.stderr
@@ -269,10 +270,10 @@ def test_a_sample_cannot_command_the_terminal():
 
 
 def test_the_line_of_a_step_has_its_figures(capsys):
-    line = Pace(steps=10).step(StepRecord(5, 3.25, 1e-3, 0.5, 2048, 0.1))
+    line = Pace(steps=10, term="token").step(StepRecord(5, 3.25, 1e-3, 0.5, 2048, 0.1))
 
-    assert re.fullmatch(r"loss 3\.2500  \S+ tok/s  lr 1\.00e-03  \|g\| 0\.5  0:00 left", line)
+    assert re.fullmatch(r"loss 3\.2500  \S+ tokens/s  lr 1\.00e-03  \|g\| 0\.5  0:00 left", line)
     plain = Plain()
-    plain.begin(0, 1)
+    plain.begin(0, 1, "token")
     plain.step(StepRecord(1, 3.25, 1e-3, 0.5, 2048, 0.1))
     assert "1/1         loss 3.2500" in capsys.readouterr().out

@@ -24,21 +24,21 @@ STOPPING = "stopping after this step; Ctrl-C again stops at once, at the last ch
 
 
 class Pace:
-    """Tokens per second and time left, from the last steps by the clock, so that pauses between steps count."""
+    """Terms (tokens, rows) per second and time left, from the last steps by the clock, so that pauses between steps count."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, term: str = "term") -> None:
+        self._steps, self._term = steps, term
         self._times = deque([time.perf_counter()], maxlen=SMOOTH + 1)
-        self._tokens: deque[int] = deque(maxlen=SMOOTH)
+        self._terms: deque[int] = deque(maxlen=SMOOTH)
 
     def step(self, record: StepRecord) -> str:
         """Hear of a step; say its figures in words."""
         self._times.append(time.perf_counter())
-        self._tokens.append(record.tokens)
+        self._terms.append(record.terms)
         seconds = self._times[-1] - self._times[0]
-        left = (self._steps - record.step) * seconds / len(self._tokens)
+        left = (self._steps - record.step) * seconds / len(self._terms)
         return (
-            f"loss {record.loss:.4f}  {_short(sum(self._tokens) / seconds)} tok/s  lr {record.learning_rate:.2e}  "
+            f"loss {record.loss:.4f}  {_short(sum(self._terms) / seconds)} {self._term}s/s  lr {record.learning_rate:.2e}  "
             f"|g| {record.gradient_norm:.3g}  {clock(left)} left"
         )
 
@@ -77,8 +77,12 @@ def stage_lines(report: Report) -> Iterator[str]:
 
 def validation_line(evaluation: Evaluation) -> str:
     """One line on a validation loss."""
-    to_beat = "" if evaluation.to_beat is None else f"  bigram {evaluation.to_beat:.4f}"
-    return f"{evaluation.loss:.4f}{to_beat}{'  best so far' if evaluation.best else ''}"
+    return f"{evaluation.loss:.4f}{to_beat(evaluation)}{'  best so far' if evaluation.best else ''}"
+
+
+def to_beat(evaluation: Evaluation) -> str:
+    """The baseline beside it, if it is known."""
+    return "" if evaluation.to_beat is None else f"  {evaluation.to_beat[0]} {evaluation.to_beat[1]:.4f}"
 
 
 class Plain:
@@ -108,9 +112,9 @@ class Plain:
         for line in stage_lines(report):
             self.say("", line)
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int, steps: int, term: str) -> None:
         """Say where training starts."""
-        self._pace, self._steps, self._spoken = Pace(steps), steps, time.perf_counter()
+        self._pace, self._steps, self._spoken = Pace(steps, term), steps, time.perf_counter()
         self.say(f"{step}/{steps}", "training")
 
     def step(self, record: StepRecord) -> None:
@@ -170,9 +174,9 @@ class Terminal:
         for line in stage_lines(report):
             self.say("", Text(line, style="dim"))
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int, steps: int, term: str) -> None:
         """Show the bar."""
-        self._pace = Pace(steps)
+        self._pace = Pace(steps, term)
         self._bar = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
@@ -192,10 +196,10 @@ class Terminal:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Print a validation loss above the bar."""
-        beaten = evaluation.to_beat is not None and evaluation.loss < evaluation.to_beat
+        beaten = evaluation.to_beat is not None and evaluation.loss < evaluation.to_beat[1]
         text = Text("validation ", style="dim")
         text.append(f"{evaluation.loss:.4f}", style="bold not dim green" if beaten else "bold not dim")
-        text.append("" if evaluation.to_beat is None else f"  bigram {evaluation.to_beat:.4f}")
+        text.append(to_beat(evaluation))
         self.say(f"step {evaluation.step}", text.append("  best so far" if evaluation.best else "", style="not dim"))
 
     def stopping(self) -> None:
@@ -211,7 +215,7 @@ class Terminal:
         """Print the table, the sample and where everything is."""
         self._console.print()
         for label, text in results.lines():
-            better = label == "bigram" and results.beats_bigram
+            better = label == "to beat" and results.beats_baseline
             self.say(label, Text(text, style="green" if better else "bold" if label == "validation" else ""))
         if results.continuation:
             sample = Text(printable(results.prompt), style="dim").append(

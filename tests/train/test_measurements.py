@@ -20,7 +20,7 @@ from chainrule.train.records import Evaluation, StepRecord
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import new_run
 from chainrule.train.sample import continuation, draw
-from small_runs import tiny_config
+from small_runs import tiny_config, window_task
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def windows(count=70):
 def test_the_validation_loss_is_the_mean_over_all_tokens_without_dropout_or_draws():
     model, data = small_model(dropout=0.5), windows()
     before = random_state()
-    measured = validation_loss(model, next_token_loss, data, CPU)
+    measured = validation_loss(model, next_token_loss, window_task(model, data), CPU)
 
     assert before == random_state()
     assert model.training
@@ -47,10 +47,12 @@ def test_the_validation_loss_is_the_mean_over_all_tokens_without_dropout_or_draw
 
 def test_a_smaller_measurement_takes_evenly_spread_windows():
     model, data = small_model(), windows()
+    task = window_task(model, data)
     expected = next_token_loss(model, data.batch(np.array([0, 17, 35, 52]), CPU)).item()
 
-    assert expected == pytest.approx(validation_loss(model, next_token_loss, data, CPU, 4), rel=1e-6)
-    assert validation_loss(model, next_token_loss, data, CPU) == validation_loss(model, next_token_loss, data, CPU, 999)
+    assert expected == pytest.approx(validation_loss(model, next_token_loss, task, CPU, 4), rel=1e-6)
+    whole = validation_loss(model, next_token_loss, task, CPU)
+    assert whole == validation_loss(model, next_token_loss, task, CPU, 999)
 
 
 def test_bfloat16_changes_the_loss_by_its_rounding_only_and_leaves_gradients_in_float32():

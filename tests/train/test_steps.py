@@ -35,9 +35,25 @@ def test_accumulated_parts_of_any_size_give_the_gradient_of_the_whole_batch(size
     expected = [gradient.clone() for gradient in gradients(model)]
     model.zero_grad()
 
-    assert expected_loss == pytest.approx(accumulate(autograd, model, next_token_loss, parts), rel=1e-14)
+    assert expected_loss == pytest.approx(
+        accumulate(autograd, model, next_token_loss, parts, [5 * size for size in sizes]), rel=1e-14
+    )
     for one, two in zip(expected, gradients(model), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-17)
+
+
+def test_a_part_whose_targets_are_all_ignored_changes_neither_loss_nor_gradient():
+    model = Transformer(vocabulary=20, layers=1, heads=2, hidden=8, context=5).double()
+    parts = [batch_of(model, 2), batch_of(model, 3)]
+    expected_loss = accumulate(autograd, model, next_token_loss, parts, [10, 15])
+    expected = [gradient.clone() for gradient in gradients(model)]
+    model.zero_grad()
+    nothing = {"tokens": parts[0]["tokens"], "targets": torch.full((2, 5), -100)}
+
+    assert math.isnan(next_token_loss(model, nothing).item())
+    assert expected_loss == accumulate(autograd, model, next_token_loss, [parts[0], nothing, parts[1]], [10, 0, 15])
+    for one, two in zip(expected, gradients(model), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
 def test_a_micro_batch_size_changes_the_sums_only_by_rounding(tmp_path):

@@ -13,6 +13,7 @@ from chainrule.train.checkpoint import State
 from chainrule.train.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from chainrule.train.loop import Job, train_step
 from chainrule.train.optimizers import make_optimizer
+from small_runs import window_task
 
 STEPS = 20
 CONFIG = TrainConfig(
@@ -36,15 +37,13 @@ def losses(gradient, folder, config=CONFIG, dropout=0.0):
     windows = Windows(tokens, 4)
     job = Job(
         config=replace(config, gradient=gradient),
+        task=window_task(model, windows, {"stochastic": 1, "full-batch": len(windows)}.get(config.method, 2)),
         model=model,
         optimizer=make_optimizer(model, config.optimizer),
         loss=next_token_loss,
         engine=gradient_engine(gradient),
-        training=windows,
-        validation=windows,
         device=torch.device("cpu"),
         folder=folder,
-        bigram_loss=0.0,
         facts={},
     )
     state = State()

@@ -62,7 +62,7 @@ def test_a_finished_run_leaves_config_tokenizer_metrics_checkpoints_and_report(t
     assert (folder / "tokenizer.json").is_file()
     assert f"{results.validation_loss:.4f}" in (folder / "report.txt").read_text()
     assert results.continuation
-    assert 20 * 4 * 8 == results.tokens_seen
+    assert 20 * 4 * 8 == results.terms_seen
 
 
 def test_the_loss_falls_below_that_of_guessing_and_both_baselines_are_told(tmp_path):
@@ -70,8 +70,8 @@ def test_the_loss_falls_below_that_of_guessing_and_both_baselines_are_told(tmp_p
     results = run_training(new_run(tiny_config(tmp_path, steps=150)), listener=listener)
 
     assert results.validation_loss < math.log(280) - 1.5
-    assert 0 < results.bigram_loss < math.log(280)
-    assert [text for label, text in listener.lines if label == "to beat" and f"{results.bigram_loss:.4f}" in text]
+    assert 0 < results.baseline_loss < math.log(280)
+    assert [text for label, text in listener.lines if label == "to beat" and f"{results.baseline_loss:.4f}" in text]
 
 
 def test_the_same_configuration_gives_bitwise_the_same_losses(tmp_path):
@@ -166,9 +166,9 @@ def test_watchers_see_every_step_with_its_gradients(tmp_path):
 def test_a_method_is_the_number_of_windows_in_an_update(tmp_path, method, windows):
     listener = Recorder()
     results = run_training(new_run(tiny_config(tmp_path, method=method, steps=2)), listener=listener)
-    whole = (results.training_tokens - 1) // 8
+    whole = (results.data["training_tokens"] - 1) // 8
 
-    assert [8 * (windows or whole)] * 2 == [record.tokens for record in listener.steps]
+    assert [8 * (windows or whole)] * 2 == [record.terms for record in listener.steps]
 
 
 def test_a_batch_larger_than_the_text_is_refused_and_leaves_no_folder(tmp_path):

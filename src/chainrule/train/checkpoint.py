@@ -35,7 +35,8 @@ class State:
     """Every variable of the loop that a resumed run must have, besides tensors and random states.
 
     step       updates made
-    samples    windows consumed: with the seed, the position in the data
+    samples    examples consumed: with the seed, the position in the data
+    terms      of the loss that were seen: tokens, rows, pairs
     best_loss  lowest validation loss so far, nats per token; None before the first measurement
     best_step  updates made when it was measured
     seconds    spent in the loop, all sessions together
@@ -44,6 +45,7 @@ class State:
 
     step: int = 0
     samples: int = 0
+    terms: int = 0
     best_loss: float | None = None
     best_step: int = 0
     seconds: float = 0.0

@@ -15,6 +15,7 @@ Gradient = Literal["autograd", "chain_rule", "numerical"]
 Method = Literal["full-batch", "stochastic", "mini-batch"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+TaskName = Literal["text"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -163,6 +164,8 @@ class SampleConfig:
 class TrainConfig:
     """One training run."""
 
+    task: TaskName = "text"
+    """What to train: a language model on text."""
     text: tuple[str, ...] = ()
     """Your text files or folders (utf-8); none = the sources of Python's standard library."""
     name: str = ""

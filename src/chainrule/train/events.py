@@ -1,8 +1,8 @@
 """The metrics of a run: one SQLite file (WAL), which others can read while training goes on.
 
-steps(step, loss, learning_rate, gradient_norm, tokens, seconds)      one row an update
-evaluations(step, loss, windows)                                      one row a validation loss
-events(time, kind, text)                                              started, resumed, interrupted, finished ...
+steps(step, loss, learning_rate, gradient_norm, terms, seconds)    one row an update
+evaluations(step, loss, examples)                                  one row a validation loss
+events(time, kind, text)                                           started, resumed, interrupted, finished ...
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from chainrule.train.records import Evaluation, StepRecord
 FILE = "metrics.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, loss REAL NOT NULL, learning_rate REAL NOT NULL,
-    gradient_norm REAL NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS evaluations (step INTEGER PRIMARY KEY, loss REAL NOT NULL, windows INTEGER NOT NULL);
+    gradient_norm REAL NOT NULL, terms INTEGER NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (step INTEGER PRIMARY KEY, loss REAL NOT NULL, examples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS events (time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
 
@@ -39,12 +39,12 @@ class Events:
 
     def step(self, record: StepRecord) -> None:
         """Write one update."""
-        row = (record.step, record.loss, record.learning_rate, record.gradient_norm, record.tokens, record.seconds)
+        row = (record.step, record.loss, record.learning_rate, record.gradient_norm, record.terms, record.seconds)
         self._write("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write one validation loss."""
-        row = (evaluation.step, evaluation.loss, evaluation.windows)
+        row = (evaluation.step, evaluation.loss, evaluation.examples)
         self._write("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row)
 
     def note(self, kind: str, text: str = "") -> None:
@@ -69,7 +69,7 @@ class Events:
 
 def read_steps(folder: Path) -> list[StepRecord]:
     """All updates of a run, also of one that is training now."""
-    columns = "step, loss, learning_rate, gradient_norm, tokens, seconds"
+    columns = "step, loss, learning_rate, gradient_norm, terms, seconds"
     with closing(sqlite3.connect(folder / FILE)) as database:
         return [StepRecord(*row) for row in database.execute(f"SELECT {columns} FROM steps ORDER BY step")]
 
@@ -77,5 +77,5 @@ def read_steps(folder: Path) -> list[StepRecord]:
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """All validation losses of a run."""
     with closing(sqlite3.connect(folder / FILE)) as database:
-        rows = database.execute("SELECT step, loss, windows FROM evaluations ORDER BY step")
+        rows = database.execute("SELECT step, loss, examples FROM evaluations ORDER BY step")
         return [Evaluation(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""The end of a run: the validation loss on everything, a sample, and the report in the run folder."""
+"""The end of a run: the validation loss on everything, what the task concludes, and the report in the run folder."""
 
 from __future__ import annotations
 
@@ -10,86 +10,76 @@ from typing import Any
 
 import torch
 
-from chainrule.data.bigram import Bigram
 from chainrule.train.atomic import read_json, write_text
 from chainrule.train.checkpoint import State
 from chainrule.train.evaluate import validation_loss
 from chainrule.train.loop import Job
 from chainrule.train.optimizers import count
-from chainrule.train.precision import Choice
-from chainrule.train.prepare import Prepared
 from chainrule.train.records import Listener
 from chainrule.train.results import Outcome, Results
-from chainrule.train.sample import continuation
+from chainrule.train.task import Conclusion
 
 PREFLIGHT = "preflight.json"
-PROMPT_TOKENS = 24
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a run has besides its state: the loop's job, where it came from, who listens, when it began."""
+    """What a run has besides its state: the loop's job, the reasons of its choices, who listens, when it began."""
 
     job: Job
-    data: Prepared
-    bigram: Bigram
-    choice: Choice
+    reasons: dict[str, str]
     listener: Listener
     start: float
 
 
 def finish(session: Session, state: State, outcome: Outcome) -> Results:
-    """Measure, sample and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
-    job, data, listener = session.job, session.data, session.listener
-    loss, prompt, text = None, "", ""
+    """Measure, conclude and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
+    job = session.job
+    loss, conclusion = None, Conclusion()
     if outcome == "finished":
-        with listener.phase("measuring the validation loss on all windows"):
-            loss = validation_loss(job.model, job.loss, job.validation, job.device)
-        if job.config.sample.tokens:
-            with listener.phase("writing a sample"):
-                prompt, text = sample(job, data)
-    tokens = state.samples * job.config.model.context
-    results = Results(
-        outcome=outcome,
-        folder=str(job.folder),
-        steps=state.step,
-        steps_wanted=job.config.steps,
-        parameters=count(job.model),
-        gradient=job.config.gradient,
-        method=job.config.method,
-        precision=session.choice.precision,
-        precision_reason=session.choice.reason,
-        threads=torch.get_num_threads(),
-        training_loss=sum(state.recent) / len(state.recent) if state.recent else None,
-        validation_loss=loss,
-        bigram_loss=job.bigram_loss,
-        bigram_strength=session.bigram.strength,
-        best_loss=state.best_loss,
-        best_step=state.best_step,
-        bytes_per_token=data.facts.validation_bytes / len(data.validation.tokens),
-        training_tokens=len(data.training.tokens),
-        validation_tokens=len(job.validation) * job.config.model.context,
-        tokens_seen=tokens,
-        tokens_per_second=tokens / state.seconds if state.seconds else 0.0,
-        loop_seconds=state.seconds,
-        total_seconds=time.perf_counter() - session.start,
-        preflight=preflight_report(job.folder),
-        prompt=prompt,
-        continuation=text,
-        data=data.facts,
-    )
+        with session.listener.phase("measuring the validation loss on all examples"):
+            loss = validation_loss(job.model, job.loss, job.task, job.device)
+        conclusion = job.task.conclude(job.model, loss)
+    results = _results(session, state, outcome, loss, conclusion)
     write_text(job.folder / "report.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
     write_text(job.folder / "report.txt", f"{results}\n{results.prompt}{results.continuation}\n")
     return results
 
 
-def sample(job: Job, data: Prepared) -> tuple[str, str]:
-    """(prompt, continuation): of the configured prompt, or of the beginning of the validation text."""
-    config, tokenizer = job.config.sample, data.tokenizer
-    ids = tokenizer.encode(config.prompt).ids if config.prompt else data.validation.tokens[:PROMPT_TOKENS].tolist()
-    following = continuation(job.model, ids, job.config.model.context, config, job.config.seed)
-    whole, prompt = (tokenizer.decode(tokens, skip_special_tokens=False) for tokens in (ids + following, ids))
-    return prompt, whole[len(prompt) :]
+def _results(session: Session, state: State, outcome: Outcome, loss: float | None, conclusion: Conclusion) -> Results:
+    job, task = session.job, session.job.task
+    return Results(
+        outcome=outcome,
+        folder=str(job.folder),
+        task=job.config.task,
+        steps=state.step,
+        steps_wanted=job.config.steps,
+        parameters=count(job.model),
+        gradient=job.config.gradient,
+        method=job.config.method,
+        precision=job.config.precision,
+        precision_reason=session.reasons["precision"],
+        threads=torch.get_num_threads(),
+        loss_unit=task.loss_unit,
+        training_loss=sum(state.recent) / len(state.recent) if state.recent else None,
+        validation_loss=loss,
+        baseline=task.baseline.name,
+        baseline_loss=task.baseline.loss,
+        comparison="" if loss is None else task.baseline.compare(loss),
+        best_loss=state.best_loss,
+        best_step=state.best_step,
+        term=task.term,
+        terms_seen=state.terms,
+        terms_per_second=state.terms / state.seconds if state.seconds else 0.0,
+        loop_seconds=state.seconds,
+        total_seconds=time.perf_counter() - session.start,
+        preflight=preflight_report(job.folder),
+        metrics=dict(conclusion.metrics),
+        conclusion=conclusion.lines,
+        prompt=conclusion.prompt,
+        continuation=conclusion.text,
+        data=dict(task.facts),
+    )
 
 
 def preflight_report(folder: Path) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from chainrule.data.order import samples
-from chainrule.data.windows import Windows
 from chainrule.train.checkpoint import State, save_checkpoint
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Engine, Loss
@@ -26,6 +25,7 @@ from chainrule.train.optimizers import gradients
 from chainrule.train.randomness import random_state, restore_random_state
 from chainrule.train.records import Evaluation, Listener, StepRecord
 from chainrule.train.schedule import learning_rate
+from chainrule.train.task import Task
 
 RECENT = 20
 Watcher = Callable[[StepRecord, nn.Module, Optimizer], None]
@@ -36,22 +36,14 @@ class Job:
     """What the loop works with; only the state, the weights and the optimizer change."""
 
     config: TrainConfig
+    task: Task
     model: nn.Module
     optimizer: Optimizer
     loss: Loss
     engine: Engine
-    training: Windows
-    validation: Windows
     device: torch.device
     folder: Path
-    bigram_loss: float
     facts: dict[str, Any]
-
-    @property
-    def batch_size(self) -> int:
-        """Windows in one update: the method."""
-        sizes = {"full-batch": len(self.training), "stochastic": 1, "mini-batch": self.config.data.batch_size}
-        return sizes[self.config.method]
 
 
 # --- one step ---------------------------------------------------------------------------------------------------------
@@ -67,7 +59,8 @@ def train_step(job: Job, state: State) -> StepRecord:
 
     batches = list(micro_batches(job, state))
     job.optimizer.zero_grad(set_to_none=True)
-    loss = accumulate(job.engine, job.model, job.loss, batches)
+    counts = [job.task.count(batch) for batch in batches]
+    loss = accumulate(job.engine, job.model, job.loss, batches, counts)
     norm = float(torch.nn.utils.get_total_norm(gradients(job.model)))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         restore_random_state(before)
@@ -76,35 +69,37 @@ def train_step(job: Job, state: State) -> StepRecord:
     job.optimizer.step()
 
     state.step += 1
-    state.samples += job.batch_size
+    state.samples += job.task.batch_size
+    state.terms += sum(counts)
     state.recent = [*state.recent[1 - RECENT :], loss]
-    tokens = sum(batch["targets"].numel() for batch in batches)
-    return StepRecord(state.step, loss, rate, norm, tokens, time.perf_counter() - start)
+    return StepRecord(state.step, loss, rate, norm, sum(counts), time.perf_counter() - start)
 
 
 def micro_batches(job: Job, state: State) -> Iterator[Batch]:
-    """The windows of this update, in parts that fit one forward pass."""
-    indices = samples(state.samples, job.batch_size, len(job.training), job.config.seed)
-    size = job.config.data.micro_batch_size
-    for start in range(0, len(indices), size):
-        yield job.training.batch(indices[start : start + size], job.device)
+    """The examples of this update, in parts that fit one forward pass."""
+    task = job.task
+    indices = samples(state.samples, task.batch_size, len(task.training), job.config.seed)
+    for start in range(0, len(indices), task.micro_batch_size):
+        yield task.training.batch(indices[start : start + task.micro_batch_size], job.device)
 
 
-def accumulate(engine: Engine, model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> float:
-    """Leave in `.grad` the gradient of the mean loss over all tokens of all batches, and return that mean.
+def accumulate(engine: Engine, model: nn.Module, loss: Loss, batches: Sequence[Batch], counts: Sequence[int]) -> float:
+    """Leave in `.grad` the gradient of the mean loss over all terms of all batches, and return that mean.
 
-    The engine adds the gradient of each batch's own mean. With n_i tokens in batch i the sum is kept in units of the
-    batch at hand, so that batches of unequal size weigh by their tokens:  G_i = G_(i-1) n_(i-1) / n_i + g_i.
+    The engine adds the gradient of each batch's own mean. With n_i terms in batch i the sum is kept in units of the
+    batch at hand, so that batches of unequal size weigh by their terms:  G_i = G_(i-1) n_(i-1) / n_i + g_i. A batch
+    without a term (all its targets are ignored) has no mean and is left out.
     """
-    counts = [batch["targets"].numel() for batch in batches]
-    total = 0.0
-    for number, (batch, tokens) in enumerate(zip(batches, counts, strict=True)):
-        if number and tokens != counts[number - 1]:
-            scale_gradients(model, counts[number - 1] / tokens)
-        total += float(engine(model, loss, batch)) * tokens
-    if len(batches) > 1:
-        scale_gradients(model, counts[-1] / sum(counts))
-    return total / sum(counts)
+    parts = [(batch, n) for batch, n in zip(batches, counts, strict=True) if n]
+    total, before = 0.0, 0
+    for batch, n in parts:
+        if before not in (0, n):
+            scale_gradients(model, before / n)
+        total += float(engine(model, loss, batch)) * n
+        before = n
+    if len(parts) > 1:
+        scale_gradients(model, before / sum(counts))
+    return total / max(1, sum(counts))
 
 
 def scale_gradients(model: nn.Module, factor: float) -> None:
@@ -136,7 +131,7 @@ def train_loop(
 ) -> None:
     """Make updates until the last one or until a stop is asked for, measuring and saving on the way."""
     job.model.train()
-    listener.begin(state.step, job.config.steps)
+    listener.begin(state.step, job.config.steps, job.task.term)
     saved = -1
     try:
         while state.step < job.config.steps and not stop.requested:
@@ -163,13 +158,14 @@ def due(step: int, every: int) -> bool:
 
 
 def evaluate(job: Job, state: State, events: Events, listener: Listener) -> bool:
-    """Measure the validation loss on some windows; True if it is the best so far."""
-    windows = min(job.config.loop.evaluate_windows, len(job.validation))
-    loss = validation_loss(job.model, job.loss, job.validation, job.device, windows)
+    """Measure the validation loss on some examples; True if it is the best so far."""
+    examples = min(job.config.loop.evaluate_windows, len(job.task.validation))
+    loss = validation_loss(job.model, job.loss, job.task, job.device, examples)
     best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
     if best:
         state.best_loss, state.best_step = loss, state.step
-    evaluation = Evaluation(state.step, loss, windows, best, job.bigram_loss)
+    baseline = job.task.baseline
+    evaluation = Evaluation(state.step, loss, examples, best, (baseline.name, baseline.loss))
     events.evaluation(evaluation)
     listener.evaluated(evaluation)
     return best

@@ -12,10 +12,10 @@ class StepRecord:
     """One update.
 
     step           its number, counted from 1
-    loss           mean over the tokens of the batch, before the update, in nats per token
+    loss           mean over the terms of the batch, before the update
     learning_rate  of this update
     gradient_norm  Euclidean norm of the whole gradient, before clipping
-    tokens         predicted in this step
+    terms          that the loss is the mean of: tokens, rows, pairs
     seconds        that it took
     """
 
@@ -23,7 +23,7 @@ class StepRecord:
     loss: float
     learning_rate: float
     gradient_norm: float
-    tokens: int
+    terms: int
     seconds: float
 
 
@@ -31,18 +31,18 @@ class StepRecord:
 class Evaluation:
     """One measurement of the validation loss.
 
-    step     updates made before it
-    loss     mean over the tokens of `windows` validation windows, in nats per token
-    windows  that were measured
-    best     it is the lowest of this run so far
-    to_beat  loss of the bigram baseline, on all validation windows; None if it is not known
+    step      updates made before it
+    loss      mean over the terms of the measured validation examples
+    examples  that were measured: windows, rows, pairs
+    best      it is the lowest of this run so far
+    to_beat   name and loss of the baseline, on all validation examples; None if it is not known
     """
 
     step: int
     loss: float
-    windows: int
+    examples: int
     best: bool = False
-    to_beat: float | None = None
+    to_beat: tuple[str, float] | None = None
 
 
 def plural(number: int, noun: str) -> str:
@@ -73,8 +73,8 @@ class Listener(Protocol):
     def reported(self, report: Report) -> None:
         """Show the preflight's report."""
 
-    def begin(self, step: int, steps: int) -> None:
-        """Hear that the loop starts after `step` of `steps` updates."""
+    def begin(self, step: int, steps: int, term: str) -> None:
+        """Hear that the loop starts after `step` of `steps` updates, and what a term of the loss is called."""
 
     def step(self, record: StepRecord) -> None:
         """Hear of one update."""
@@ -102,7 +102,7 @@ class Silent:
     def reported(self, report: Report) -> None:
         """Ignore a report."""
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int, steps: int, term: str) -> None:
         """Ignore the beginning."""
 
     def step(self, record: StepRecord) -> None:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
-
-from chainrule.train.prepare import DataFacts
 
 Outcome = Literal["finished", "interrupted", "refused by preflight"]
 
 
 @dataclass(frozen=True)
 class Results:
-    """A run's outcome; losses are nats per token.
+    """A run's outcome; losses are in `loss_unit`.
 
-    validation_loss  of the last weights, on all validation windows
-    bigram_loss      of the baseline, on the same targets
-    bigram_strength  its smoothing, fitted on a held-out part of the training text
+    validation_loss  of the last weights, on all validation examples
+    baseline_loss    of the baseline, on the same ones
     best_loss        lowest loss on the smaller set that is measured while training
-    bytes_per_token  of the validation text, to compare runs of different tokenizers
-    tokens_per_second, loop_seconds  of the training loop, all sessions together, measurements included
-    total_seconds    of this session, from reading text to the sample
-    preflight        verdict of the preflight; None if there was none
+    terms_per_second, loop_seconds  of the training loop, all sessions together, measurements included
+    total_seconds    of this session, from reading data to the end
+    preflight        the preflight's report; None if there was none
+    metrics, conclusion, prompt, continuation   what the task says of the model: numbers, lines, a sample
+    data             where the examples come from
     """
 
     outcome: Outcome
     folder: str
+    task: str
     steps: int
     steps_wanted: int
     parameters: int
@@ -35,34 +33,29 @@ class Results:
     precision: str
     precision_reason: str
     threads: int
+    loss_unit: str
     training_loss: float | None
     validation_loss: float | None
-    bigram_loss: float
-    bigram_strength: float
+    baseline: str
+    baseline_loss: float
+    comparison: str
     best_loss: float | None
     best_step: int
-    bytes_per_token: float
-    training_tokens: int
-    validation_tokens: int
-    tokens_seen: int
-    tokens_per_second: float
+    term: str
+    terms_seen: int
+    terms_per_second: float
     loop_seconds: float
     total_seconds: float
     preflight: dict[str, Any] | None
+    metrics: dict[str, float]
+    conclusion: tuple[tuple[str, str], ...]
     prompt: str
     continuation: str
-    data: DataFacts
+    data: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {**asdict(self), "bits_per_byte": self.bits_per_byte}
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Validation loss in bits per byte of text, which does not depend on the tokenizer."""
-        if self.validation_loss is None:
-            return None
-        return self.validation_loss / math.log(2) / self.bytes_per_token
+        return asdict(self)
 
     def __str__(self) -> str:
         return "\n".join(f"{label:<16}{text}" for label, text in self.lines()) + "\n"
@@ -72,26 +65,19 @@ class Results:
         lines = [("outcome", f"{self.outcome} after {self.steps:,} of {self.steps_wanted:,} steps")]
         if self.validation_loss is not None:
             lines += [
-                ("validation", f"{self.validation_loss:.4f} nats per token, {self.bits_per_byte:.3f} bits per byte"),
-                ("bigram", f"{self.bigram_loss:.4f} nats per token on the same tokens: {self.comparison()}"),
+                ("validation", f"{self.validation_loss:.4f} {self.loss_unit}"),
+                ("to beat", f"{self.baseline_loss:.4f}, {self.baseline}, on the same {self.term}s: {self.comparison}"),
+                *self.conclusion,
             ]
         if self.training_loss is not None:
-            lines.append(("training", f"{self.training_loss:.4f} nats per token, mean of the last steps"))
-        if self.tokens_seen:
-            speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.tokens_seen:,} tokens in {self.loop_seconds:.0f} s"
+            lines.append(("training", f"{self.training_loss:.4f} {self.loss_unit}, mean of the last steps"))
+        if self.terms_seen:
+            speed = f"{self.terms_per_second:,.0f} {self.term}s/s, {self.terms_seen:,} in {self.loop_seconds:.0f} s"
             lines.append(("speed", speed))
         lines.append(("time", f"{self.total_seconds:.0f} s in all"))
         return lines
 
     @property
-    def beats_bigram(self) -> bool:
+    def beats_baseline(self) -> bool:
         """The model's validation loss is below the baseline's."""
-        return self.validation_loss is not None and self.validation_loss < self.bigram_loss
-
-    def comparison(self) -> str:
-        """Who predicts better, and by how much."""
-        if self.validation_loss is None:
-            return "not compared"
-        ratio = math.exp(abs(self.bigram_loss - self.validation_loss))
-        who = "the model" if self.beats_bigram else "the bigram model"
-        return f"{who} gives the next token {ratio:.2f} times the probability"
+        return self.validation_loss is not None and self.validation_loss < self.baseline_loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +19,12 @@ from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, Session, finish
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.loop import Job, Watcher, micro_batches, train_loop
-from chainrule.train.prepare import Prepared, baseline, load_prepared, prepare, save_prepared
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
+from chainrule.train.task import Kind
+from chainrule.train.tasks import KINDS
 
 PREFLIGHT_BATCHES = 2
 
@@ -43,12 +45,13 @@ def run_training(
     message, if interrupted outside the loop or twice within a step.
     """
     listener, start = listener or Silent(), time.perf_counter()
-    data = load_prepared(run.folder, run.config) if run.folder else None
-    data = data or prepare(run.config, listener)
-    folder = run.folder or make_folder(run)
+    kind = KINDS[run.config.task]
+    data = kind.load(run.folder, run.config) if run.folder else None
+    data = data or kind.prepare(run.config, listener)
+    folder = run.folder or make_folder(run, kind.prefix)
     try:
         with preserved_randomness(), sole_trainer(folder):
-            session = _begin(run, folder, data, engine, listener, start)
+            session = _begin(run, folder, kind, data, engine, listener, start)
             return _train(session, run.checkpoint, preflight, watchers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
@@ -61,19 +64,19 @@ def how_to_go_on(folder: Path) -> str:
     return f"interrupted: {kept}; go on with: chainrule train --resume {folder}"
 
 
-def _begin(run: Run, folder: Path, data: Prepared, engine: Engine, listener: Listener, start: float) -> Session:
+def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listener: Listener, start: float) -> Session:
     """Make all that the loop needs, and write down the settings with their automatic choices."""
     seed_everything(run.config.seed)
     if run.checkpoint is None:
-        save_prepared(folder, data)
+        kind.save(folder, data)
         write_config(folder, run.config, run.remarks)
     else:
         _use_threads(read_state(run.checkpoint)["threads"], listener)
-    bigram, bigram_loss = baseline(data, listener)
-    job, choice = build_job(run.config, folder, data, engine, bigram_loss, listener)
+    task = kind.make(run.config, data, listener)
+    job, reasons = build_job(run.config, folder, task, engine, listener)
     if run.checkpoint is None:
-        write_config(folder, job.config, {**run.remarks, "precision": choice.reason})
-    return Session(job, data, bigram, choice, listener, start)
+        write_config(folder, job.config, {**run.remarks, **reasons})
+    return Session(job, reasons, listener, start)
 
 
 def _train(
@@ -121,7 +124,7 @@ def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     """Run the preflight on the first batches; True if there is none, or if it finds no error."""
     if preflight is None or not job.config.loop.preflight:
         return True
-    positions = (State(samples=number * job.batch_size) for number in range(PREFLIGHT_BATCHES))
+    positions = (State(samples=number * job.task.batch_size) for number in range(PREFLIGHT_BATCHES))
     batches = [next(micro_batches(job, position)) for position in positions]
     job.model.train()
     with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):

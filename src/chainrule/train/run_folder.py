@@ -1,6 +1,6 @@
 """The folder of a run: its name, its settings, and that one process at a time trains in it.
 
-runs/transformer-001/  config.toml  tokenizer.json  tokens.safetensors  data.json
+runs/transformer-001/  config.toml  tokenizer.json  data/  (runs/table-001/ ..., by the kind of task)
                        metrics.sqlite  checkpoints/  report.txt  report.json
 """
 
@@ -87,8 +87,8 @@ def _require_same(path: Path, config: TrainConfig, saved: Mapping[str, Any]) -> 
         )
 
 
-def make_folder(run: Run) -> Path:
-    """Make the run's folder, numbered if it has no name."""
+def make_folder(run: Run, prefix: str) -> Path:
+    """Make the run's folder, numbered behind `prefix` if it has no name."""
     config = run.config
     root = Path(config.runs_folder)
     try:
@@ -96,18 +96,18 @@ def make_folder(run: Run) -> Path:
         if config.name:
             (root / config.name).mkdir()
             return root / config.name
-        return _next_number(root)
+        return _next_number(root, prefix)
     except FileExistsError:
         raise ConfigError(f"{root / config.name} exists: take another --name") from None
     except OSError as error:
         raise ConfigError(f"no run folder can be made in {root}: {error.strerror}") from None
 
 
-def _next_number(root: Path) -> Path:
-    taken = [int(path.name[-3:]) for path in root.glob("transformer-[0-9][0-9][0-9]")]
+def _next_number(root: Path, prefix: str) -> Path:
+    taken = [int(path.name[-3:]) for path in root.glob(f"{prefix}-[0-9][0-9][0-9]")]
     for number in range(max(taken, default=0) + 1, 1000):
         try:
-            (folder := root / f"transformer-{number:03d}").mkdir()
+            (folder := root / f"{prefix}-{number:03d}").mkdir()
         except FileExistsError:  # another process was faster
             continue
         return folder

@@ -1,4 +1,4 @@
-"""The data of a run: read, split, tokenised once, and kept in the run folder, so that a resumed run has the same."""
+"""Text of a run: read, split, tokenised once, and kept in the run folder, so that a resumed run has the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from chainrule.data.bigram import Bigram, bigram_loss, fit_bigram
 from chainrule.data.split import limit, split
 from chainrule.data.text import Corpus, read_text, standard_library
 from chainrule.data.tokenizer import Tokens, encode, load_tokenizer, train_tokenizer
@@ -38,7 +37,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Text:
     """Tokenizer and token rows of a run."""
 
     tokenizer: Tokenizer
@@ -52,7 +51,7 @@ class Prepared:
         return int(self.tokenizer.get_vocab_size())
 
 
-def prepare(config: TrainConfig, listener: Listener) -> Prepared:
+def prepare(config: TrainConfig, listener: Listener) -> Text:
     """Read and tokenise the text of a new run. Raises DataError if it cannot be used or is too little."""
     with listener.phase("reading text"):
         corpus, left_out = _limited(read_text(config.text) if config.text else standard_library(), config)
@@ -73,8 +72,8 @@ def prepare(config: TrainConfig, listener: Listener) -> Prepared:
     return require_enough(_windows(tokenizer, training, validation, config, facts), config)
 
 
-def baseline(data: Prepared, listener: Listener) -> tuple[Bigram, float]:
-    """Say what was read; fit the bigram model on the training tokens and measure it on the validation windows."""
+def describe(data: Text, listener: Listener) -> None:
+    """Say what was read."""
     facts = data.facts
     listener.say(
         "data",
@@ -88,13 +87,6 @@ def baseline(data: Prepared, listener: Listener) -> tuple[Bigram, float]:
         f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of "
         f"{data.vocabulary:,} byte pairs, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
     )
-    with listener.phase("fitting the bigram baseline"):
-        bigram = fit_bigram(data.training.tokens, data.vocabulary)
-        loss = bigram_loss(bigram, data.validation)
-    listener.say(
-        "to beat", f"bigram model: {loss:.4f} nats per validation token (prior strength {bigram.strength:.3g})"
-    )
-    return bigram, loss
 
 
 def size(count: int) -> str:
@@ -112,21 +104,19 @@ def _limited(corpus: Corpus, config: TrainConfig) -> tuple[Corpus, str]:
     return Corpus(corpus.source, kept), ", ".join(said)
 
 
-def _windows(
-    tokenizer: Tokenizer, training: Tokens, validation: Tokens, config: TrainConfig, facts: DataFacts
-) -> Prepared:
+def _windows(tokenizer: Tokenizer, training: Tokens, validation: Tokens, config: TrainConfig, facts: DataFacts) -> Text:
     context = config.model.context
-    return Prepared(tokenizer, Windows(training, context), Windows(validation, context), facts)
+    return Text(tokenizer, Windows(training, context), Windows(validation, context), facts)
 
 
-def require_enough(data: Prepared, config: TrainConfig) -> Prepared:
+def require_enough(data: Text, config: TrainConfig) -> Text:
     """Raise DataError if there is no whole batch of windows, or no validation window."""
     require_windows(data.training, config.data.batch_size if config.method == "mini-batch" else 1, "training")
     require_windows(data.validation, 1, "validation")
     return data
 
 
-def save_prepared(folder: Path, data: Prepared) -> None:
+def save(folder: Path, data: Text) -> None:
     """Write tokenizer and tokens to the run folder."""
     kind = np.uint16 if data.vocabulary <= 2**16 else np.int32
     rows = {"training": data.training.tokens.astype(kind), "validation": data.validation.tokens.astype(kind)}
@@ -140,8 +130,8 @@ def save_prepared(folder: Path, data: Prepared) -> None:
     write_text(folder / "tokenizer.json", data.tokenizer.to_str(pretty=True))
 
 
-def load_prepared(folder: Path, config: TrainConfig) -> Prepared | None:
-    """What `save_prepared` wrote; None if the run was killed before that. Raises CheckpointError if damaged."""
+def load(folder: Path, config: TrainConfig) -> Text | None:
+    """What `save` wrote; None if the run was killed before that. Raises CheckpointError if damaged."""
     if not (folder / "tokenizer.json").is_file():
         return None
     try:

@@ -1,0 +1,11 @@
+"""The kinds of task that a run can have, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from chainrule.train.task import Kind
+from chainrule.train.tasks.text import TEXT
+
+KINDS: Mapping[str, Kind] = MappingProxyType({"text": TEXT})  # TrainConfig.task -> how it is made

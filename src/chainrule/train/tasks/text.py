@@ -1,0 +1,123 @@
+"""A Transformer language model on text: the next token from those before it; a bigram model is to be beaten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from chainrule.data.bigram import bigram_loss, fit_bigram
+from chainrule.data.tokenizer import fingerprint
+from chainrule.models.transformer import Transformer, next_token_loss
+from chainrule.train.config import TrainConfig
+from chainrule.train.engine import Batch
+from chainrule.train.records import Listener
+from chainrule.train.sample import continuation
+from chainrule.train.task import Baseline, Conclusion, Kind, Task
+from chainrule.train.tasks.text_data import Text, describe, load, prepare, save
+
+PROMPT_TOKENS = 24
+
+
+def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
+    """The task of predicting each next token of `data`."""
+    describe(data, listener)
+    model = config.model
+    sizes = {"full-batch": len(data.training), "stochastic": 1, "mini-batch": config.data.batch_size}
+    return Task(
+        model=build_model(config, data.vocabulary),
+        loss=next_token_loss,
+        count=count_targets,
+        training=data.training,
+        validation=data.validation,
+        baseline=baseline(data, listener),
+        batch_size=sizes[config.method],
+        micro_batch_size=config.data.micro_batch_size,
+        example="window",
+        term="token",
+        loss_unit="nats per token",
+        description=f"Transformer, {model.layers} layers, {model.heads} heads, {model.hidden} hidden, "
+        f"context {model.context}",
+        conclude=concluding(config, data, listener),
+        facts=facts(data),
+        origin={"tokenizer": fingerprint(data.tokenizer)},
+    )
+
+
+def build_model(config: TrainConfig, vocabulary: int) -> Transformer:
+    """The Transformer, its weights drawn by a generator of its own from the run's seed."""
+    return Transformer(
+        vocabulary=vocabulary,
+        layers=config.model.layers,
+        heads=config.model.heads,
+        hidden=config.model.hidden,
+        context=config.model.context,
+        dropout=config.model.dropout,
+        tied=config.model.tied,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def count_targets(batch: Batch) -> int:
+    """Tokens that are predicted."""
+    return batch["targets"].numel()
+
+
+def baseline(data: Text, listener: Listener) -> Baseline:
+    """Fit the bigram model on the training tokens and measure it on the validation windows."""
+    with listener.phase("fitting the bigram baseline"):
+        bigram = fit_bigram(data.training.tokens, data.vocabulary)
+        loss = bigram_loss(bigram, data.validation)
+    listener.say(
+        "to beat", f"bigram model: {loss:.4f} nats per validation token (prior strength {bigram.strength:.3g})"
+    )
+
+    def compare(own: float) -> str:
+        who = "the model" if own < loss else "the bigram model"
+        return f"{who} gives the next token {math.exp(abs(loss - own)):.2f} times the probability"
+
+    return Baseline("bigram model", loss, compare)
+
+
+def concluding(config: TrainConfig, data: Text, listener: Listener) -> Callable[[nn.Module, float], Conclusion]:
+    """What is said at the end: bits per byte, which do not depend on the tokenizer, and a sample."""
+
+    def conclude(model: nn.Module, loss: float) -> Conclusion:
+        bits = loss / math.log(2) / bytes_per_token(data)
+        prompt, text = "", ""
+        if config.sample.tokens:
+            with listener.phase("writing a sample"):
+                prompt, text = sample(model, config, data)
+        return Conclusion({"bits_per_byte": bits}, (("bits", f"{bits:.3f} per byte of text"),), prompt, text)
+
+    return conclude
+
+
+def bytes_per_token(data: Text) -> float:
+    """Of the validation text."""
+    return data.facts.validation_bytes / len(data.validation.tokens)
+
+
+def sample(model: nn.Module, config: TrainConfig, data: Text) -> tuple[str, str]:
+    """(prompt, continuation): of the configured prompt, or of the beginning of the validation text."""
+    settings, tokenizer = config.sample, data.tokenizer
+    ids = tokenizer.encode(settings.prompt).ids if settings.prompt else data.validation.tokens[:PROMPT_TOKENS].tolist()
+    following = continuation(model, ids, config.model.context, settings, config.seed)
+    whole, prompt = (tokenizer.decode(tokens, skip_special_tokens=False) for tokens in (ids + following, ids))
+    return prompt, whole[len(prompt) :]
+
+
+def facts(data: Text) -> dict[str, object]:
+    """Of the text, for the report."""
+    return {
+        **asdict(data.facts),
+        "training_tokens": len(data.training.tokens),
+        "validation_tokens": len(data.validation) * data.validation.context,
+        "bytes_per_token": bytes_per_token(data),
+    }
+
+
+TEXT = Kind("transformer", prepare, save, load, make)
