@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from chainrule.models import Transformer, next_token_loss
+from chainrule.models.attention import Sight
+from chainrule.models.masks import future
 
 
 def make(**changes):
@@ -82,8 +84,9 @@ def test_attention_is_torchs_scaled_dot_product_attention():
     x_BTD = torch.randn(3, 5, 8, dtype=torch.float64)
     q, k, v = (attention.split(f(x_BTD)) for f in (attention.query, attention.key, attention.value))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(3, 5, 8)
+    sight = Sight(future(5, 5, x_BTD.device))
 
-    torch.testing.assert_close(attention.output(mixed), attention(x_BTD), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(attention.output(mixed), attention(x_BTD, sight), rtol=1e-12, atol=1e-14)
 
 
 def test_dropout_acts_in_training_only_and_is_absent_when_zero():

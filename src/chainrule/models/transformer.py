@@ -1,9 +1,11 @@
-"""A GPT-2-like Transformer language model (decoder only), written to be read beside the paper.
+"""A Transformer language model (decoder only), GPT-2-like or Llama-like, written to be read beside the papers.
 
-    B batch, T tokens, D width (hidden), N heads, K width of a head (D / N), M width of the MLP (4 D), V vocabulary
+B batch, T tokens, D width (hidden), V vocabulary
 
-Pre-norm blocks, learned positions, GELU (tanh form), initialised as in Radford et al. 2019, "Language Models are
-Unsupervised Multitask Learners", section 2.3; attention as in Vaswani et al. 2017, "Attention Is All You Need", eq. 1.
+GPT-2   layer norm, learned positions, plain MLP with GELU, biases: Radford et al. 2019, "Language Models are
+        Unsupervised Multitask Learners", section 2.3 (the defaults)
+Llama   RMS norm, rotary positions, gated MLP with SiLU, shared key-value heads, no biases: Touvron et al. 2023,
+        "LLaMA", section 2.2, and "Llama 2", section 2.2
 """
 
 from __future__ import annotations
@@ -14,75 +16,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Attention(nn.Module):
-    """Causal self-attention: each token mixes the values of itself and of earlier tokens.
-
-    The formula is written out, because its parts are then nodes of the graph; on a CPU with bfloat16 it is also the
-    fast form: the backward of the fused `scaled_dot_product_attention` takes three times as long at T = 128.
-    """
-
-    future: Tensor
-
-    def __init__(self, hidden: int, heads: int, context: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
-        self.value = nn.Linear(hidden, hidden)
-        self.output = nn.Linear(hidden, hidden)
-        self.dropout = dropout_layer(dropout)
-        future_TT = torch.ones(context, context, dtype=torch.bool).triu(1)
-        self.register_buffer("future", future_TT, persistent=False)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Attend: (B, T, D) to (B, T, D)."""
-        B, T, D = x_BTD.shape
-        q_BNTK = self.split(self.query(x_BTD))
-        k_BNTK = self.split(self.key(x_BTD))
-        v_BNTK = self.split(self.value(x_BTD))
-        scores_BNTT = q_BNTK @ k_BNTK.transpose(-2, -1) / math.sqrt(D // self.heads)
-        scores_BNTT = scores_BNTT.masked_fill(self.future[:T, :T], -math.inf)
-        weights_BNTT = self.dropout(scores_BNTT.softmax(dim=-1))
-        mixed_BTNK = (weights_BNTT @ v_BNTK).transpose(1, 2)
-        y_BTD: Tensor = self.output(mixed_BTNK.reshape(B, T, D))
-        return y_BTD
-
-    def split(self, x_BTD: Tensor) -> Tensor:
-        """Cut D into heads: (B, T, D) to (B, N, T, K)."""
-        B, T, D = x_BTD.shape
-        return x_BTD.view(B, T, self.heads, D // self.heads).transpose(1, 2)
-
-
-class MLP(nn.Module):
-    """Two linear maps with a GELU between; each token by itself."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.expand = nn.Linear(hidden, 4 * hidden)
-        self.contract = nn.Linear(4 * hidden, hidden)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Each token by itself: (B, T, D) to (B, T, D)."""
-        h_BTM = F.gelu(self.expand(x_BTD), approximate="tanh")
-        y_BTD: Tensor = self.contract(h_BTM)
-        return y_BTD
+from chainrule.models.activations import Activation, gelu_tanh
+from chainrule.models.attention import Attention, Sight, fused_is_faster
+from chainrule.models.cache import Cache, LayerCache
+from chainrule.models.dropout import dropout_layer
+from chainrule.models.feed_forward import GatedMLP, PlainMLP, default_width
+from chainrule.models.initialisation import Initialiser, gpt2_scaled, initialise
+from chainrule.models.masks import future, future_or_foreign, positions_within
+from chainrule.models.normalization import Norm, layer_norm
+from chainrule.models.positions import Positions, RotaryPositions, SinusoidalPositions
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream and each behind a layer norm."""
+    """Attention and MLP, each added to the residual stream and each behind a norm."""
 
-    def __init__(self, hidden: int, heads: int, context: int, dropout: float) -> None:
+    def __init__(
+        self, attention_norm: nn.Module, attention: Attention, mlp_norm: nn.Module, mlp: nn.Module, dropout: float
+    ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden)
-        self.attention = Attention(hidden, heads, context, dropout)
-        self.mlp_norm = nn.LayerNorm(hidden)
-        self.mlp = MLP(hidden)
+        self.attention_norm = attention_norm
+        self.attention = attention
+        self.mlp_norm = mlp_norm
+        self.mlp = mlp
         self.dropout = dropout_layer(dropout)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         """Add attention, then MLP: (B, T, D) to (B, T, D)."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD)))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), sight, cache))
         y_BTD: Tensor = x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
         return y_BTD
 
@@ -98,54 +58,102 @@ class Transformer(nn.Module):
         heads: int,
         hidden: int,
         context: int,
-        dropout: float = 0.0,
+        key_value_heads: int | None = None,
+        mlp_width: int | None = None,
+        positions: Positions = "learned",
+        rotary_base: float = 10_000.0,
+        norm: Norm = layer_norm,
+        epsilon: float = 1e-5,
+        gated: bool = False,
+        activation: Activation = gelu_tanh,
+        bias: bool = True,
         tied: bool = True,
+        dropout: float = 0.0,
+        initialiser: Initialiser = gpt2_scaled,
         generator: torch.Generator | None = None,
     ) -> None:
         """`generator` (on the CPU) draws the initial weights; None = torch's global one."""
         super().__init__()
+        width = mlp_width or default_width(hidden, gated=gated)
+
+        def block() -> Block:
+            attention = Attention(hidden, heads, key_value_heads or heads, bias=bias, dropout=dropout)
+            mlp = (GatedMLP if gated else PlainMLP)(hidden, width, activation, bias=bias)
+            return Block(norm(hidden, epsilon, bias), attention, norm(hidden, epsilon, bias), mlp, dropout)
+
         self.context = context
         self.tokens = nn.Embedding(vocabulary, hidden)
-        self.positions = nn.Embedding(context, hidden)
+        self.positions = _added(positions, context, hidden)
+        self.rotary = RotaryPositions(context, hidden // heads, rotary_base) if positions == "rotary" else None
+        self.scale = math.sqrt(hidden) if positions == "sinusoidal" else 1.0
         self.dropout = dropout_layer(dropout)
-        self.blocks = nn.ModuleList(Block(hidden, heads, context, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(hidden)
+        self.blocks = nn.ModuleList(block() for _ in range(layers))
+        self.norm = norm(hidden, epsilon, bias)
         self.head = nn.Linear(hidden, vocabulary, bias=False)
         if tied:
             self.head.weight = self.tokens.weight
-        initialise(self, layers, generator)
+        initialise(self, layers, initialiser, generator)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the token that follows each token: (B, T) to (B, T, V)."""
-        T = tokens_BT.shape[1]
-        position_T = torch.arange(T, device=tokens_BT.device)
-        x_BTD = self.dropout(self.tokens(tokens_BT) + self.positions(position_T))
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
+    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Logits of the token that follows each token: (B, T) to (B, T, V).
+
+        documents_BT  numbers the document of each token of a packed row: none is seen from another, and positions
+                      count from each document's beginning; None = each row is one text
+        cache         what was read before; tokens_BT goes on from there
+        """
+        sight, position = self._sight(tokens_BT, documents_BT, cache)
+        x_BTD = self._embed(tokens_BT, position)
+        for number, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, sight, cache.layers[number] if cache else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV
 
+    def _embed(self, tokens_BT: Tensor, position: Tensor) -> Tensor:
+        """Tokens and positions to vectors; beside sinusoids tokens are scaled by sqrt(D) (Vaswani et al., 3.4)."""
+        x_BTD = self.tokens(tokens_BT)
+        if self.scale != 1:
+            x_BTD = x_BTD * self.scale
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(position)
+        y_BTD: Tensor = self.dropout(x_BTD)
+        return y_BTD
 
-def dropout_layer(probability: float) -> nn.Module:
-    """Dropout, or nothing at all: without dropout there is no random node in the graph."""
-    return nn.Dropout(probability) if probability > 0 else nn.Identity()
+    def _sight(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> tuple[Sight, Tensor]:
+        """What each token sees, and its position: (T) or (B, T)."""
+        T, seen, device = tokens_BT.shape[1], cache.length if cache else 0, tokens_BT.device
+        fused = cache is None and fused_is_faster(device, self._dtype(device), T, self._dropped())
+        if documents_BT is not None:
+            blocked_BTT = future_or_foreign(documents_BT)
+            return Sight(blocked_BTT[:, None], self._turn(position := positions_within(blocked_BTT)), fused), position
+        position = torch.arange(seen, seen + T, device=device)
+        blocked = None if fused else future(T, seen + T, device)
+        return Sight(blocked, self._turn(position), fused), position
+
+    def _turn(self, position: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.rotary(position) if self.rotary is not None else None
+
+    def _dtype(self, device: torch.device) -> torch.dtype:
+        """The dtype of matrix products."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.tokens.weight.dtype
+
+    def _dropped(self) -> float:
+        return self.dropout.p if self.training and isinstance(self.dropout, nn.Dropout) else 0.0
 
 
-@torch.no_grad()
-def initialise(model: nn.Module, layers: int, generator: torch.Generator | None) -> None:
-    """Draw weights from N(0, 0.02²), set biases to 0; what ends in the residual stream is smaller by sqrt(2 L).
-
-    Each of the 2 L sums of the residual stream adds variance: the factor keeps their total independent of depth.
-    """
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif parameter.ndim >= 2:
-            residual = name.endswith(("attention.output.weight", "mlp.contract.weight"))
-            parameter.normal_(0.0, 0.02 / math.sqrt(2 * layers) if residual else 0.02, generator=generator)
+def _added(positions: Positions, context: int, hidden: int) -> nn.Module | None:
+    """What makes the vectors that are added to the tokens; None if nothing is added."""
+    if positions == "learned":
+        return nn.Embedding(context, hidden)
+    return SinusoidalPositions(context, hidden) if positions == "sinusoidal" else None
 
 
 def next_token_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean of -log p(next token) over all tokens of the batch, in nats. batch: "tokens" (B, T), "targets" (B, T)."""
-    logits_BTV: Tensor = model(batch["tokens"])
+    """Mean of -log p(next token) over all tokens of the batch, in nats.
+
+    batch: "tokens" (B, T), "targets" (B, T), and for packed rows "documents" (B, T).
+    """
+    packed = (batch["documents"],) if "documents" in batch else ()
+    logits_BTV: Tensor = model(batch["tokens"], *packed)
     return F.cross_entropy(logits_BTV.flatten(0, 1), batch["targets"].flatten())
