@@ -43,6 +43,7 @@ def window_task(model, windows, batch_size=2):
         baseline=Baseline("nothing", 0.0, lambda loss: f"{loss}"),
         batch_size=batch_size,
         micro_batch_size=16,
+        measured=64,
         example="window",
         term="token",
         loss_unit="nats per token",
@@ -64,7 +65,7 @@ def tiny_config(folder, **changes):
         data=DataConfig(vocabulary=280, batch_size=4, micro_batch_size=4),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         schedule=ScheduleConfig(warmup_steps=3),
-        loop=LoopConfig(evaluate_every=5, evaluate_windows=8, checkpoint_every=7, preflight=False),
+        loop=LoopConfig(evaluate_every=5, evaluate_windows=8, checkpoint_every=7, preflight=False, compile="off"),
         sample=SampleConfig(tokens=8),
     )
     return replace(config, **changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -121,9 +121,9 @@ def gradient_engine(name: str) -> Engine:
     return autograd
 
 
-def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizer: Optimizer) -> Report:
+def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizers: Sequence[Optimizer]) -> Report:
     """`check` on as many windows of the first batches as hold 512 tokens."""
-    return check(Setup(model, loss, [_few(batch) for batch in batches], optimizer))
+    return check(Setup(model, loss, [_few(batch) for batch in batches], optimizers[0]))
 
 
 def _few(batch: Batch) -> dict[str, Any]:

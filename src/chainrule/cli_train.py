@@ -13,7 +13,7 @@ from chainrule.train.config import TrainConfig
 from chainrule.train.interrupt import interrupt_afterwards
 from chainrule.train.settings import config_from, origins, read_settings, to_toml
 
-EXIT_CODES = {"finished": 0, "interrupted": 130, "refused by preflight": 1}
+EXIT_CODES = {"finished": 0, "stopped early": 0, "interrupted": 130, "refused by preflight": 1}
 
 
 def train(

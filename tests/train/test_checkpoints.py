@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,9 +13,19 @@ from chainrule.errors import CheckpointError
 from chainrule.models import Transformer
 from chainrule.train import atomic
 from chainrule.train.atomic import verify_folder, write_folder, write_text
-from chainrule.train.checkpoint import State, checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint, step_of
+from chainrule.train.checkpoint import (
+    State,
+    Trained,
+    checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    step_of,
+)
 from chainrule.train.config import OptimizerConfig
-from chainrule.train.optimizers import make_optimizer
+from chainrule.train.config_update import OptimizerName
+from chainrule.train.optimizers import make_optimizers
+from chainrule.train.precision import make_scaler
 from chainrule.train.randomness import random_state, restore_random_state
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import new_run, open_run
@@ -22,40 +33,45 @@ from small_runs import tiny_config
 
 
 def make(name="adamw", tied=True):
-    model = Transformer(vocabulary=7, layers=1, heads=1, hidden=4, context=4, tied=tied)
-    return model, make_optimizer(model, OptimizerConfig(name=name))
+    return with_optimizer(Transformer(vocabulary=7, layers=1, heads=1, hidden=4, context=4, tied=tied), name)
 
 
-def update(model, optimizer):
-    optimizer.zero_grad()
-    model(torch.randint(7, (2, 4))).square().mean().backward()
-    optimizer.step()
+def with_optimizer(model, name="adamw"):
+    scaler = make_scaler("float32", torch.device("cpu"))
+    return Trained(model, make_optimizers(model, OptimizerConfig(name=name)), scaler)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "momentum"])
+def update(trained):
+    trained.model.zero_grad()
+    trained.model(torch.randint(7, (2, 4))).square().mean().backward()
+    for optimizer in trained.optimizers:
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 @pytest.mark.parametrize("tied", [True, False])
 def test_weights_optimizer_and_random_states_come_back_bitwise(tmp_path, name, tied):
-    model, optimizer = make(name, tied)
-    update(model, optimizer)
-    path = save_checkpoint(tmp_path, model, optimizer, State(step=1, samples=2, recent=[0.1 + 0.2]), {})
-    update(model, optimizer)
+    trained = make(name, tied)
+    update(trained)
+    path = save_checkpoint(tmp_path, trained, State(step=1, samples=2, recent=[0.1 + 0.2]), {})
+    update(trained)
     expected = (
-        [parameter.clone() for parameter in model.parameters()],
+        [parameter.clone() for parameter in trained.model.parameters()],
         torch.rand(3),
         np.random.rand(3),
         random.random(),
     )
 
-    other, its_optimizer = make(name, tied)
-    state = load_checkpoint(path, other, its_optimizer)
-    update(other, its_optimizer)
+    other = make(name, tied)
+    state = load_checkpoint(path, other)
+    update(other)
 
     assert State(step=1, samples=2, recent=[0.1 + 0.2]) == state
-    assert all(torch.equal(a, b) for a, b in zip(expected[0], other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(expected[0], other.model.parameters(), strict=True))
     assert torch.equal(expected[1], torch.rand(3))
     assert expected[2].tolist() == np.random.rand(3).tolist()
     assert expected[3] == random.random()
-    assert not tied or other.head.weight is other.tokens.weight
+    assert not tied or other.model.head.weight is other.model.tokens.weight
 
 
 def test_a_normal_draw_that_was_half_used_comes_back():
@@ -69,36 +85,36 @@ def test_a_normal_draw_that_was_half_used_comes_back():
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):
-    model, optimizer = make()
+    trained = make()
     for step in range(1, 7):
-        save_checkpoint(tmp_path, model, optimizer, State(step=step, best_step=2 if step > 1 else 1), {})
+        save_checkpoint(tmp_path, trained, State(step=step, best_step=2 if step > 1 else 1), {})
 
     assert [2, 5, 6] == [step_of(path) for path in checkpoints(tmp_path)]
 
 
 def test_a_write_that_is_cut_short_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    model, optimizer = make()
-    save_checkpoint(tmp_path, model, optimizer, State(step=1), {})
+    trained = make()
+    save_checkpoint(tmp_path, trained, State(step=1), {})
 
     def stop(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(atomic.os, "rename", stop)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, model, optimizer, State(step=2), {})
+        save_checkpoint(tmp_path, trained, State(step=2), {})
     monkeypatch.undo()
 
     assert 1 == step_of(newest_checkpoint(tmp_path))
-    save_checkpoint(tmp_path, model, optimizer, State(step=3), {})
+    save_checkpoint(tmp_path, trained, State(step=3), {})
     assert ["step-000001", "step-000003"] == sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 def test_every_damaged_or_missing_file_is_named_and_the_older_checkpoint_offered(tmp_path, file):
-    model, optimizer = make()
-    update(model, optimizer)
+    trained = make()
+    update(trained)
     for step in (1, 2):
-        path = save_checkpoint(tmp_path, model, optimizer, State(step=step), {})
+        path = save_checkpoint(tmp_path, trained, State(step=step), {})
     content = bytearray((path / file).read_bytes())
     content[len(content) // 2] ^= 1
     (path / file).write_bytes(content)
@@ -122,20 +138,20 @@ def test_the_offered_checkpoint_goes_on_to_the_same_end(tmp_path):
 
 
 def test_without_any_good_checkpoint_the_way_to_start_again_is_told(tmp_path):
-    model, optimizer = make()
-    path = save_checkpoint(tmp_path, model, optimizer, State(step=1), {})
+    trained = make()
+    path = save_checkpoint(tmp_path, trained, State(step=1), {})
     (path / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="no older good one is there; to start this run again remove"):
         newest_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path):
-    model, optimizer = make()
-    path = save_checkpoint(tmp_path, model, optimizer, State(step=1), {})
+    trained = make()
+    path = save_checkpoint(tmp_path, trained, State(step=1), {})
     other = Transformer(vocabulary=8, layers=1, heads=1, hidden=4, context=4)
     before = [parameter.clone() for parameter in other.parameters()]
     with pytest.raises(CheckpointError, match="belongs to another model"):
-        load_checkpoint(path, other, make_optimizer(other, OptimizerConfig()))
+        load_checkpoint(path, with_optimizer(other))
 
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 
@@ -175,6 +191,6 @@ def test_a_folder_is_verified_file_by_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    model, optimizer = make()
+    trained = make()
     with pytest.raises(CheckpointError, match=r"step-000001 cannot be written: .*; what was saved before is untouched"):
-        save_checkpoint(tmp_path, model, optimizer, State(step=1), {})
+        save_checkpoint(tmp_path, trained, State(step=1), {})

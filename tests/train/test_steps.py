@@ -2,23 +2,30 @@
 
 import math
 from dataclasses import replace
+from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.amp import GradScaler
 
 from chainrule.errors import NonFiniteError
 from chainrule.models import Transformer, next_token_loss
-from chainrule.train.checkpoint import newest_checkpoint, step_of
-from chainrule.train.config import OptimizerConfig
+from chainrule.train import build
+from chainrule.train.checkpoint import State, newest_checkpoint, step_of
+from chainrule.train.config import LoopConfig, OptimizerConfig, RegularisationConfig, ScheduleConfig, TrainConfig
+from chainrule.train.config_update import OptimizerName
 from chainrule.train.engine import autograd
 from chainrule.train.events import read_steps
-from chainrule.train.loop import accumulate, clip
+from chainrule.train.loop import accumulate, clip_norm, clip_value, remember
 from chainrule.train.nonfinite import bad_entries, first_non_finite
-from chainrule.train.optimizers import decay_groups, gradients
+from chainrule.train.optimizers import decay_groups, gradients, make_optimizers
+from chainrule.train.penalties import penalty
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import new_run, open_run
+from chainrule.update_rules import claimed_by, rule_of_torch
 from small_runs import tiny_config
 
 
@@ -70,39 +77,145 @@ def test_a_micro_batch_size_changes_the_sums_only_by_rounding(tmp_path):
 def test_only_a_gradient_above_the_limit_is_scaled_down(limit, expected):
     model = nn.Linear(2, 1, bias=False)
     model.weight.grad = torch.tensor([[3.0, 4.0]])
-    clip(model, 5.0, limit)
+    clip_norm(model, 5.0, limit)
 
     assert expected == pytest.approx(model.weight.grad.norm().item())
 
 
-def test_matrices_and_embeddings_decay_biases_and_norms_do_not_and_each_parameter_counts_once():
+def test_entries_above_the_limit_are_cut_off_and_inf_stays_to_be_told():
+    model = nn.Linear(4, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, -4.0, 0.5, math.inf]])
+    clip_value(model, 1.0)
+
+    assert [[1.0, -1.0, 0.5, math.inf]] == model.weight.grad.tolist()
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_matrices_decay_embeddings_if_asked_biases_and_norms_never_and_each_parameter_counts_once(embeddings):
     model = Transformer(vocabulary=7, layers=1, heads=1, hidden=4, context=4)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decaying, others = ([names[id(p)] for p in group["params"]] for group in decay_groups(model, 0.1))
+    config = OptimizerConfig(weight_decay=0.1, decay_embeddings=embeddings)
+    decaying, others = ([names[id(p)] for p in group["params"]] for group in decay_groups(model, config))
 
     assert sorted(names.values()) == sorted(decaying + others)
-    assert {"tokens.weight", "positions.weight", "blocks.0.mlp.expand.weight"} <= set(decaying)
-    assert all(name.endswith("bias") or "norm" in name for name in others)
+    assert "blocks.0.mlp.expand.weight" in decaying
+    assert embeddings == ("tokens.weight" in decaying) == ("positions.weight" in decaying)
+    assert all(name.endswith("bias") or "norm" in name for name in others if not name.startswith(("tokens", "pos")))
 
 
-@pytest.mark.parametrize(
-    ("name", "formula"),
-    [
-        ("sgd", lambda p, g: p - 0.1 * (g + 0.5 * p)),
-        ("momentum", lambda p, g: p - 0.1 * (g + 0.5 * p)),
-        ("adamw", lambda p, g: p * (1 - 0.1 * 0.5) - 0.1 * g / (g.abs() + 1e-8)),
-    ],
-)
-def test_the_first_update_is_that_of_the_formula(name, formula):
-    from chainrule.train.optimizers import make_optimizer
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_each_optimizer_follows_its_formula_for_three_updates(name):
+    torch.manual_seed(1)
+    model = nn.Linear(4, 3, bias=False).double()
+    (optimizer,) = make_optimizers(model, OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5))
+    group = optimizer.param_groups[0]
+    rule = rule_of_torch(type(optimizer), group) or claimed_by(type(optimizer).__name__)
+    expected, state = model.weight.detach().clone(), {}
+    for _ in range(3):
+        gradient = torch.randn(3, 4, dtype=torch.float64)
+        expected, state = rule.update(expected, gradient, state, group)
+        model.weight.grad = gradient.clone()
+        optimizer.step()
 
-    model = nn.Linear(3, 2, bias=False).double()
-    optimizer = make_optimizer(model, OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5))
-    before, gradient = model.weight.detach().clone(), torch.randn(2, 3, dtype=torch.float64)
-    model.weight.grad = gradient.clone()
-    optimizer.step()
+    allowed = rule.resolution or 1e-12
+    assert (expected - model.weight).norm() <= allowed * expected.norm()
 
-    torch.testing.assert_close(formula(before, gradient), model.weight.detach(), rtol=1e-9, atol=0)
+
+def test_muon_turns_the_hidden_matrices_and_adamw_has_the_rest_each_parameter_once():
+    model = Transformer(vocabulary=7, layers=1, heads=1, hidden=4, context=4)
+    muon, adamw = make_optimizers(model, OptimizerConfig(name="muon"))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    turned, rest = ([names[id(p)] for group in o.param_groups for p in group["params"]] for o in (muon, adamw))
+
+    assert sorted(names.values()) == sorted(turned + rest)
+    assert {"blocks.0.attention.query.weight", "blocks.0.mlp.contract.weight"} <= set(turned)
+    assert {"tokens.weight", "positions.weight", "norm.weight", "blocks.0.mlp.expand.bias"} <= set(rest)
+
+
+def test_penalties_are_those_of_the_formula_and_leave_biases_norms_and_embeddings_alone():
+    model = Transformer(vocabulary=7, layers=1, heads=1, hidden=4, context=4).double()
+    penalty(model, RegularisationConfig(l1=0.3, l2=0.7)).backward()
+
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or name in ("tokens.weight", "positions.weight"):
+            assert parameter.grad is None
+        else:
+            torch.testing.assert_close(0.3 * parameter.sign() + 0.7 * parameter, parameter.grad)
+
+
+def test_an_l1_penalty_drives_weights_towards_zero(tmp_path):
+    config = tiny_config(tmp_path, steps=150)
+    folders = {}
+    for l1 in (0.0, 0.01):
+        run_training(new_run(replace(config, name=f"l1-{l1}", regularisation=RegularisationConfig(l1=l1))))
+        folders[l1] = newest_checkpoint(tmp_path / "runs" / f"l1-{l1}")
+    small = {
+        l1: torch.cat(
+            [w.flatten() for n, w in load_file(path / "model.safetensors").items() if "mlp" in n and w.ndim > 1]
+        )
+        for l1, path in folders.items()
+    }
+
+    assert (small[0.01].abs() < 1e-2).float().mean() > 2 * (small[0.0].abs() < 1e-2).float().mean()
+
+
+def test_a_float16_gradient_that_overflows_is_taken_again_at_half_the_scale(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, precision="float16", steps=30)
+    scalers = []
+
+    def generous(precision, device):
+        scalers.append(GradScaler(device.type, init_scale=2.0**40, enabled=precision == "float16"))
+        return scalers[-1]
+
+    monkeypatch.setattr(build, "make_scaler", generous)
+    run_training(new_run(config))
+    records = read_steps(tmp_path / "runs" / "tiny")
+
+    assert scalers[0].get_scale() < 2.0**40
+    assert list(range(1, 31)) == [record.step for record in records]
+    assert records[-1].loss < records[0].loss
+    assert all(math.isfinite(record.gradient_norm) for record in records)
+
+
+def test_a_run_stops_early_when_validation_stands_still_and_keeps_the_best_weights(tmp_path):
+    config = tiny_config(tmp_path, steps=400, loop=LoopConfig(evaluate_every=5, patience=3, preflight=False))
+    wild = replace(config.optimizer, name="adamw", learning_rate=0.2)
+    results = run_training(new_run(replace(config, optimizer=wild, schedule=ScheduleConfig("constant", 0))))
+
+    assert "stopped early" == results.outcome
+    assert results.best_step + 3 * 5 == results.steps < 400
+    again = run_training(open_run(tmp_path / "runs" / "tiny"))
+    assert ("stopped early", results.validation_loss) == (again.outcome, again.validation_loss)
+
+
+def test_the_plateau_schedule_lowers_the_rate_when_validation_stands_still():
+    state, config = State(), TrainConfig(schedule=ScheduleConfig("plateau", plateau_patience=2))
+    seen = []
+    for better in (True, False, False, False, True, False, False):
+        remember(state, better, config)
+        seen.append(state.reductions)
+
+    assert [0, 0, 1, 1, 1, 1, 2] == seen
+
+
+def test_a_compiled_run_has_the_losses_of_an_eager_one_but_for_rounding(tmp_path, monkeypatch):
+    # without the C++ compiler, which takes a minute and is torch's own affair
+    monkeypatch.setattr(build.torch, "compile", partial(torch.compile, backend="aot_eager"))
+    config = tiny_config(tmp_path, steps=5, precision="float64")
+    config = replace(config, model=replace(config.model, dropout=0.0))
+    run_training(new_run(config))
+    run_training(new_run(replace(config, name="fast", loop=replace(config.loop, compile="on"))))
+    eager, fast = (read_steps(tmp_path / "runs" / name) for name in ("tiny", "fast"))
+
+    assert [record.loss for record in eager] == pytest.approx([record.loss for record in fast], rel=1e-12)
+
+
+def test_the_deterministic_mode_is_on_in_the_run_alone(tmp_path):
+    seen = []
+    config = tiny_config(tmp_path, steps=1, loop=LoopConfig(deterministic=True, preflight=False))
+    run_training(new_run(config), watchers=[lambda *_: seen.append(torch.are_deterministic_algorithms_enabled())])
+
+    assert ([True], False) == (seen, torch.are_deterministic_algorithms_enabled())
 
 
 class Overflowing(nn.Module):

@@ -10,9 +10,18 @@ from chainrule.api import gradient_engine
 from chainrule.data.windows import Windows
 from chainrule.models import Transformer, next_token_loss
 from chainrule.train.checkpoint import State
-from chainrule.train.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from chainrule.train.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RegularisationConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from chainrule.train.loop import Job, train_step
-from chainrule.train.optimizers import make_optimizer
+from chainrule.train.optimizers import make_optimizers
+from chainrule.train.penalties import penalised
+from chainrule.train.precision import make_scaler
 from small_runs import window_task
 
 STEPS = 20
@@ -39,8 +48,11 @@ def losses(gradient, folder, config=CONFIG, dropout=0.0):
         config=replace(config, gradient=gradient),
         task=window_task(model, windows, {"stochastic": 1, "full-batch": len(windows)}.get(config.method, 2)),
         model=model,
-        optimizer=make_optimizer(model, config.optimizer),
+        optimizers=make_optimizers(model, config.optimizer),
+        scaler=make_scaler("float64", torch.device("cpu")),
         loss=next_token_loss,
+        objective=next_token_loss,
+        stepped=penalised(next_token_loss, config.regularisation),
         engine=gradient_engine(gradient),
         device=torch.device("cpu"),
         folder=folder,
@@ -69,6 +81,23 @@ def test_each_method_trains_by_the_chain_rule_as_by_autograd(tmp_path, method):
     assert losses("autograd", tmp_path, config) == pytest.approx(
         losses("chain_rule", tmp_path, config), rel=0, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "rmsprop", "adagrad", "adam", "lion", "adafactor", "muon"])
+def test_each_optimizer_trains_by_the_chain_rule_as_by_autograd(tmp_path, name):
+    config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, name=name))
+    expected = losses("autograd", tmp_path, config)
+
+    assert len(set(expected)) == STEPS
+    assert expected == pytest.approx(losses("chain_rule", tmp_path, config), rel=0, abs=1e-9)
+
+
+def test_penalties_are_differentiated_by_the_chain_rule_as_by_autograd(tmp_path):
+    config = replace(CONFIG, regularisation=RegularisationConfig(l1=1e-3, l2=1e-2))
+    expected = losses("autograd", tmp_path, config)
+
+    assert expected != losses("autograd", tmp_path)
+    assert expected == pytest.approx(losses("chain_rule", tmp_path, config), rel=0, abs=1e-12)
 
 
 def test_with_dropout_the_chain_rule_draws_the_masks_that_autograd_draws(tmp_path):

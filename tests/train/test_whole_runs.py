@@ -6,14 +6,18 @@ import os
 import random
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from chainrule.engines import chain_rule_engine
 from chainrule.errors import CheckpointError, ConfigError, DataError
-from chainrule.train.checkpoint import checkpoints, step_of
-from chainrule.train.config import LoopConfig
+from chainrule.train.checkpoint import checkpoints, newest_checkpoint, step_of
+from chainrule.train.config import LoopConfig, RegularisationConfig, ScheduleConfig
+from chainrule.train.engine import autograd
 from chainrule.train.events import read_evaluations, read_steps
 from chainrule.train.records import Silent
 from chainrule.train.run import run_training
@@ -96,6 +100,46 @@ def test_the_callers_random_states_and_signal_handlers_come_back(tmp_path):
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate(), signal.getsignal(signal.SIGINT))
 
 
+def with_optimizer(name, config):
+    return replace(config, optimizer=replace(config.optimizer, name=name))
+
+
+MODES = {
+    **{name: partial(with_optimizer, name) for name in ("nesterov", "rmsprop", "adagrad", "lion", "adafactor", "muon")},
+    "bfloat16": lambda config: replace(config, precision="bfloat16"),
+    "float16": lambda config: replace(config, precision="float16"),
+    "accumulated": lambda config: replace(config, data=replace(config.data, micro_batch_size=3)),
+    "one-cycle": lambda config: replace(config, schedule=ScheduleConfig("one-cycle")),
+    "plateau": lambda config: replace(config, schedule=ScheduleConfig("plateau", plateau_patience=1)),
+    "penalties": lambda config: replace(config, regularisation=RegularisationConfig(l1=1e-3, l2=1e-3)),
+    "chain rule": lambda config: replace(config, gradient="chain_rule"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_interrupted_in_any_mode_goes_on_bitwise_the_same(tmp_path, mode):
+    class Interrupting(Recorder):
+        def step(self, record):
+            super().step(record)
+            if record.step == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    config = MODES[mode](tiny_config(tmp_path, steps=14))
+    engine = chain_rule_engine() if config.gradient == "chain_rule" else autograd
+    whole, first, second = Recorder(), Interrupting(), Recorder()
+    run_training(new_run(replace(config, name="whole")), listener=whole, engine=engine)
+    run_training(new_run(config), listener=first, engine=engine)
+    run_training(open_run(tmp_path / "runs" / "tiny"), listener=second, engine=engine)
+
+    assert 9 == len(first.steps)
+    assert [record.loss for record in whole.steps] == [record.loss for record in first.steps + second.steps]
+    one, two = (
+        load_file(newest_checkpoint(tmp_path / "runs" / name) / "optimizer.safetensors") for name in ("whole", "tiny")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_and_it_goes_on_bitwise_the_same(tmp_path, number):
     class Interrupting(Recorder):
@@ -138,8 +182,8 @@ def test_a_failed_preflight_trains_nothing(tmp_path):
 def test_a_preflight_sees_model_loss_two_batches_and_optimizer_and_changes_no_loss(tmp_path):
     seen, plain, checked = [], Recorder(), Recorder()
 
-    def preflight(model, loss, batches, optimizer):
-        seen.append((model.training, loss(model, batches[0]).item(), len(batches), len(optimizer.param_groups)))
+    def preflight(model, loss, batches, optimizers):
+        seen.append((model.training, loss(model, batches[0]).item(), len(batches), len(optimizers[0].param_groups)))
         return Verdict(ok=True)
 
     run_training(new_run(tiny_config(tmp_path)), listener=plain)
@@ -154,7 +198,7 @@ def test_a_preflight_sees_model_loss_two_batches_and_optimizer_and_changes_no_lo
 def test_watchers_see_every_step_with_its_gradients(tmp_path):
     norms = []
 
-    def watch(record, model, optimizer):
+    def watch(record, model, optimizers):
         norms.append((record.step, all(parameter.grad is not None for parameter in model.parameters())))
 
     run_training(new_run(tiny_config(tmp_path, steps=3)), watchers=[watch])

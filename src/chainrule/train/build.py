@@ -8,15 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from chainrule.errors import ConfigError
-from chainrule.train.checkpoint import State
 from chainrule.train.config import Device, TrainConfig
-from chainrule.train.engine import Engine
-from chainrule.train.loop import Job, micro_batches
-from chainrule.train.optimizers import count, make_optimizer
-from chainrule.train.precision import Choice, choose_precision, in_precision
+from chainrule.train.engine import Batch, Engine, Loss
+from chainrule.train.loop import Job
+from chainrule.train.optimizers import count, decaying, make_optimizers
+from chainrule.train.penalties import penalised
+from chainrule.train.precision import Choice, choose_precision, in_precision, make_scaler, scaled
 from chainrule.train.randomness import preserved_randomness
 from chainrule.train.records import Listener, plural
 from chainrule.train.run_folder import as_tables
@@ -31,24 +33,33 @@ def build_job(
     model = task.model.to(device)
     if config.precision == "float64" or (config.precision == "auto" and config.gradient == "numerical"):
         model.double()
-    config = replace(config, device=_resolved_device(config))
+    choice = _precision(config, task, model, device, listener)
+    compiles, why_compiled = choose_compile(config, device)
+    config = replace(
+        config,
+        device=_resolved_device(config),
+        precision=choice.precision,
+        loop=replace(config.loop, compile="on" if compiles else "off"),
+    )
+    loss = in_precision(task.loss, choice.precision, device)
+    objective = penalised(loss, config.regularisation)
+    scaler = make_scaler(choice.precision, device)
     job = Job(
         config=config,
         task=task,
         model=model,
-        optimizer=make_optimizer(model, config.optimizer),
-        loss=task.loss,
+        optimizers=make_optimizers(model, config.optimizer),
+        scaler=scaler,
+        loss=loss,
+        objective=objective,
+        stepped=scaled(compiled(objective, model) if compiles else objective, scaler),
         engine=engine,
         device=device,
         folder=folder,
-        facts={},
+        facts=_facts(config, task),
     )
-    choice = _precision(job, listener)
-    config = replace(config, precision=choice.precision)
-    loss = in_precision(task.loss, choice.precision, device)
-    job = replace(job, config=config, loss=loss, facts=_facts(config, task))
-    _announce(job, choice, listener)
-    return job, {"precision": choice.reason}
+    _announce(job, choice, why_compiled, listener)
+    return job, {"precision": choice.reason, "loop.compile": why_compiled}
 
 
 def choose_device(config: TrainConfig) -> torch.device:
@@ -64,8 +75,28 @@ def _resolved_device(config: TrainConfig) -> Device:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _precision(job: Job, listener: Listener) -> Choice:
-    config = job.config
+def choose_compile(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
+    """Whether forward and backward are compiled, and why."""
+    if config.loop.compile != "auto":
+        return config.loop.compile == "on", "as set"
+    if device.type != "cuda":
+        return False, "auto: on a CPU half a minute of compiling buys a tenth at most"
+    if config.gradient != "autograd":
+        return False, f"auto: the engine {config.gradient} has its own graph"
+    return True, "auto: on a GPU it pays from some hundred steps on"
+
+
+def compiled(loss: Loss, model: nn.Module) -> Loss:
+    """The loss of the compiled model, which shares its parameters with `model`."""
+    fast = torch.compile(model)
+
+    def compiled_loss(_: nn.Module, batch: Batch) -> Tensor:
+        return loss(fast, batch)
+
+    return compiled_loss
+
+
+def _precision(config: TrainConfig, task: Task, model: nn.Module, device: torch.device, listener: Listener) -> Choice:
     if config.precision != "auto":
         return Choice(config.precision, "as set")
     if config.gradient == "numerical":
@@ -73,7 +104,8 @@ def _precision(job: Job, listener: Listener) -> Choice:
     if config.gradient == "chain_rule":
         return Choice("float32", "auto: the chain-rule engine computes in float32 or float64")
     with preserved_randomness(), listener.phase("timing float32 and bfloat16"):
-        return choose_precision(job.model, job.loss, next(micro_batches(job, State())), job.device)
+        first = task.training.batch(np.arange(min(task.micro_batch_size, task.batch_size)), device)
+        return choose_precision(model, task.loss, first, device)
 
 
 def _facts(config: TrainConfig, task: Task) -> dict[str, Any]:
@@ -86,7 +118,7 @@ def _facts(config: TrainConfig, task: Task) -> dict[str, Any]:
     }
 
 
-def _announce(job: Job, choice: Choice, listener: Listener) -> None:
+def _announce(job: Job, choice: Choice, why_compiled: str, listener: Listener) -> None:
     """Say what is trained, and every automatic choice with its reason."""
     config, task = job.config, job.task
     listener.say("model", f"{task.description}: {count(job.model):,} parameters")
@@ -97,3 +129,16 @@ def _announce(job: Job, choice: Choice, listener: Listener) -> None:
     )
     listener.say("gradient", f"{config.gradient} on {job.device.type}, {plural(torch.get_num_threads(), 'thread')}")
     listener.say("precision", f"{choice.precision}, {choice.reason}")
+    listener.say("compiled", f"{'yes' if config.loop.compile == 'on' else 'no'}, {why_compiled}")
+    listener.say("decay", decay_in_words(job))
+
+
+def decay_in_words(job: Job) -> str:
+    """Which parameters decay."""
+    config = job.config.optimizer
+    chosen = {id(parameter) for parameter in decaying(job.model, config.decay_embeddings)}
+    kept = [name for name, parameter in job.model.named_parameters() if id(parameter) not in chosen]
+    if not config.weight_decay or not chosen:
+        return "none"
+    free = f"; not {', '.join(kept[:3])}{f' and {len(kept) - 3} more' if len(kept) > 3 else ''}" if kept else ""
+    return f"{config.weight_decay:g} on {plural(len(chosen), 'weight')}{free}"

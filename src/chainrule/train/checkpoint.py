@@ -2,7 +2,7 @@
 
     checkpoints/step-000200/  model.safetensors      parameters by name (a tied one once) and buffers
                               optimizer.safetensors  "parameter name/moment"
-                              state.json             step, samples, best, random states, optimizer scalars, settings
+                              state.json             step, samples, best, random states, optimizers, scale, settings
                               manifest.json          sha256 of the others, written last
 
 Kept are the last two and the one of the lowest validation loss.
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from chainrule.errors import CheckpointError
@@ -26,7 +27,7 @@ from chainrule.train.atomic import read_json, verify_folder, write_folder, write
 from chainrule.train.randomness import random_state, restore_random_state
 
 FOLDER = "checkpoints"
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 
 
@@ -41,6 +42,9 @@ class State:
     best_step  updates made when it was measured
     seconds    spent in the loop, all sessions together
     recent     last losses, newest last, for a diagnosis
+    stale      measurements since the best one, for early stopping
+    waited     the same since the plateau schedule last acted
+    reductions of the learning rate by the plateau schedule
     """
 
     step: int = 0
@@ -50,24 +54,37 @@ class State:
     best_step: int = 0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
+    stale: int = 0
+    waited: int = 0
+    reductions: int = 0
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, facts: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class Trained:
+    """What training changes, besides the state: all tensors of a checkpoint."""
+
+    model: nn.Module
+    optimizers: tuple[Optimizer, ...]
+    scaler: GradScaler
+
+
+def save_checkpoint(folder: Path, trained: Trained, state: State, facts: dict[str, Any]) -> Path:
     """Write runs/NAME/checkpoints/step-N and drop older ones. `facts` (JSON-able) are kept for the reader."""
-    moments, scalars = _optimizer_state(model, optimizer)
+    moments, optimizers = _optimizer_states(trained)
     target = folder / FOLDER / f"step-{state.step:06d}"
     text = {
         "format": FORMAT,
         "state": asdict(state),
         "random": random_state(),
-        "optimizer": scalars,
+        "optimizers": optimizers,
+        "scaler": trained.scaler.state_dict(),
         "threads": torch.get_num_threads(),
         **facts,
     }
     write_folder(
         target,
         {
-            "model.safetensors": lambda path: save_file(dict(_tensors(model)), path),
+            "model.safetensors": lambda path: save_file(dict(_tensors(trained.model)), path),
             "optimizer.safetensors": lambda path: save_file(moments, path),
             "state.json": write_json(text),
         },
@@ -76,20 +93,31 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, state:
     return target
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
-    """Bring model, optimizer, random states to what they were. Raises CheckpointError, changing nothing, if damaged."""
+def load_checkpoint(path: Path, trained: Trained) -> State:
+    """Bring all that is trained and the random states to what they were.
+
+    Raises CheckpointError, changing nothing, if the checkpoint is damaged or of another model.
+    """
     text = read_state(path)
-    tensors, moments = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
-    own = dict(_tensors(model))
+    moments = load_file(path / "optimizer.safetensors")
+    load_weights(path, trained.model)
+    for optimizer, saved in zip(trained.optimizers, text["optimizers"], strict=True):
+        _restore_optimizer(trained.model, optimizer, moments, saved)
+    if trained.scaler.is_enabled():
+        trained.scaler.load_state_dict(text["scaler"])
+    restore_random_state(text["random"])
+    return State(**text["state"])
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Bring parameters and buffers alone to those of a checkpoint."""
+    tensors, own = load_file(path / "model.safetensors"), dict(_tensors(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise CheckpointError(f"{path / 'model.safetensors'} belongs to another model: its names or shapes differ")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-    _restore_optimizer(model, optimizer, moments, text["optimizer"])
-    restore_random_state(text["random"])
-    return State(**text["state"])
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -122,6 +150,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {_way_out(folder, paths[:-1])}") from None
     return paths[-1]
+
+
+def best_checkpoint(folder: Path, state: State) -> Path:
+    """The checkpoint of the lowest validation loss, which is always kept."""
+    return folder / FOLDER / f"step-{state.best_step:06d}"
 
 
 def _way_out(folder: Path, older: list[Path]) -> str:
@@ -165,17 +198,22 @@ def _names(model: nn.Module, optimizer: Optimizer) -> list[str]:
     return [by_id[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _optimizer_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    packed = optimizer.state_dict()
-    names = _names(model, optimizer)
-    moments, scalars = {}, {}
-    for number, entries in packed["state"].items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor):
-                moments[f"{names[number]}/{key}"] = value.detach().contiguous()
-            else:
-                scalars[f"{names[number]}/{key}"] = value
-    return moments, {"parameters": names, "scalars": scalars, "groups": packed["param_groups"]}
+def _optimizer_states(trained: Trained) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Tensors by "parameter name/moment", and what else each optimizer remembers, as JSON-able data."""
+    moments: dict[str, Tensor] = {}
+    texts = []
+    for optimizer in trained.optimizers:
+        packed = optimizer.state_dict()
+        names = _names(trained.model, optimizer)
+        scalars = {}
+        for number, entries in packed["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor):
+                    moments[f"{names[number]}/{key}"] = value.detach().contiguous()
+                else:
+                    scalars[f"{names[number]}/{key}"] = value
+        texts.append({"parameters": names, "scalars": scalars, "groups": packed["param_groups"]})
+    return moments, texts
 
 
 def _restore_optimizer(
@@ -184,9 +222,14 @@ def _restore_optimizer(
     names = _names(model, optimizer)
     if names != saved["parameters"]:
         raise CheckpointError("the checkpoint's optimizer holds other parameters than this run's")
+    numbers = {name: number for number, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**moments, **saved["scalars"]}.items():
         name, _, moment = key.rpartition("/")
-        state.setdefault(names.index(name), {})[moment] = value
-    groups = [{**group, "betas": tuple(group["betas"])} if "betas" in group else group for group in saved["groups"]]
+        if name in numbers:  # of this optimizer
+            state.setdefault(numbers[name], {})[moment] = value
+    groups = [
+        {key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
+        for group in saved["groups"]
+    ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -9,19 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chainrule.errors import ConfigError
+from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
+from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
+from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
+from chainrule.train.config_update import require as require
 
 Gradient = Literal["autograd", "chain_rule", "numerical"]
 Method = Literal["full-batch", "stochastic", "mini-batch"]
-Precision = Literal["auto", "float64", "float32", "bfloat16"]
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+Compile = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 TaskName = Literal["text"]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with `message` unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -80,50 +78,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """The update rule (torch.optim)."""
-
-    name: Literal["adamw", "sgd", "momentum"] = "adamw"
-    """AdamW; plain gradient descent; or gradient descent with momentum."""
-    learning_rate: float = 3e-3
-    """Peak of the schedule."""
-    weight_decay: float = 0.1
-    """Decay of weight matrices and embeddings a step, in units of the learning rate; biases and norms never decay."""
-    beta1: float = 0.9
-    """Memory of the mean gradient (adamw), of the velocity (momentum)."""
-    beta2: float = 0.95
-    """Memory of the mean squared gradient (adamw)."""
-    clip_norm: float = 1.0
-    """Largest norm of the whole gradient; larger ones are scaled down to it; 0 = never."""
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}; it must be above 0")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}; it must be 0 or more")
-        require(self.clip_norm >= 0, f"optimizer.clip_norm is {self.clip_norm}; 0 means no clipping")
-        for name in ("beta1", "beta2"):
-            require(
-                0 <= getattr(self, name) < 1, f"optimizer.{name} is {getattr(self, name)}; 0 up to below 1 is needed"
-            )
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How the learning rate changes: linear warm-up, then cosine."""
-
-    warmup_steps: int = 100
-    """Steps in which the learning rate rises to its peak."""
-    final_fraction: float = 0.05
-    """Learning rate of the last step, as a share of the peak."""
-
-    def __post_init__(self) -> None:
-        require(self.warmup_steps >= 0, f"schedule.warmup_steps is {self.warmup_steps}; it must be 0 or more")
-        require(
-            0 <= self.final_fraction <= 1,
-            f"schedule.final_fraction is {self.final_fraction}; a share from 0 to 1 is needed",
-        )
-
-
-@dataclass(frozen=True)
 class LoopConfig:
     """What happens between updates."""
 
@@ -133,12 +87,24 @@ class LoopConfig:
     """Validation windows of these measurements, evenly spread; the last measurement uses all."""
     checkpoint_every: int = 250
     """Updates between two checkpoints; 0 = only at the end, when interrupted, and at the best validation loss."""
+    patience: int = 0
+    """Stop when so many measurements in a row were no better than the best, and keep the best; 0 = never."""
     preflight: bool = True
     """Prove the gradients of this very model before the first update."""
+    compile: Compile = "auto"
+    """torch.compile the forward and backward pass; auto = on a GPU only, where the half minute pays."""
+    recompute: bool = False
+    """Keep only the inputs of a Transformer's blocks and compute their activations again in the backward pass."""
+    deterministic: bool = False
+    """Refuse operations whose result depends on the order in which a GPU's threads come."""
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_every", "checkpoint_every"):
+        for name in ("evaluate_every", "checkpoint_every", "patience"):
             require(getattr(self, name) >= 0, f"loop.{name} is {getattr(self, name)}; it must be 0 or more")
+        require(
+            self.patience == 0 or self.evaluate_every > 0,
+            f"loop.patience is {self.patience} measurements and loop.evaluate_every is 0: nothing is measured on the way",
+        )
         require(self.evaluate_windows >= 1, f"loop.evaluate_windows is {self.evaluate_windows}; it must be 1 or more")
 
 
@@ -192,6 +158,8 @@ class TrainConfig:
     """The update rule."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate's course."""
+    regularisation: RegularisationConfig = field(default_factory=RegularisationConfig)
+    """Penalties on the weights."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Between updates."""
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -204,8 +172,17 @@ class TrainConfig:
             "/" not in self.name and "\\" not in self.name and self.name not in (".", ".."),
             f"name is {self.name!r}; it is one folder's name, set --runs-folder for its place",
         )
+        exact = self.gradient == "autograd"
         require(
-            self.gradient == "autograd" or self.precision != "bfloat16",
-            f"gradient is {self.gradient!r} and precision is 'bfloat16': the engine {self.gradient} computes in "
+            exact or self.precision not in ("bfloat16", "float16"),
+            f"gradient is {self.gradient!r} and precision is {self.precision!r}: the engine {self.gradient} computes in "
             "float32 or float64; set --precision to one of them",
+        )
+        require(
+            exact or not (self.loop.compile == "on" or self.loop.recompute),
+            f"gradient is {self.gradient!r}: loop.compile and loop.recompute change how autograd works; leave them out",
+        )
+        require(
+            self.schedule.name != "plateau" or self.loop.evaluate_every > 0,
+            "schedule.name is 'plateau' and loop.evaluate_every is 0: there is no measurement to fall by",
         )

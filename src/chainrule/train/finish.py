@@ -36,7 +36,7 @@ def finish(session: Session, state: State, outcome: Outcome) -> Results:
     """Measure, conclude and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
     job = session.job
     loss, conclusion = None, Conclusion()
-    if outcome == "finished":
+    if outcome in ("finished", "stopped early"):
         with session.listener.phase("measuring the validation loss on all examples"):
             loss = validation_loss(job.model, job.loss, job.task, job.device)
         conclusion = job.task.conclude(job.model, loss)

@@ -1,16 +1,20 @@
-"""The arithmetic of forward and backward: float64, float32, or bfloat16 products by autocast; chosen by measurement.
+"""The arithmetic of forward and backward: float64, float32, or bfloat16 or float16 products by autocast.
 
-Weights, optimizer and loss stay in float32 with bfloat16: a bfloat16 weight of 1 cannot move by less than 0.004, so a
-layer norm would never learn.
+Weights, optimizer and loss stay in float32 with the short ones: a bfloat16 weight of 1 cannot move by less than 0.004, so
+a layer norm would never learn. float16 ends at 65,504 and 6e-8, so that its gradients are scaled (Micikevicius et al. 2018,
+1710.03740, section 3.2). `auto` chooses by measurement.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from chainrule.train.config import Precision
 from chainrule.train.engine import Batch, Loss, autograd
@@ -18,6 +22,7 @@ from chainrule.train.engine import Batch, Loss, autograd
 WORTHWHILE = 1.2
 SMALL = 300_000
 _REPEATS = 3
+_SHORT: Mapping[str, torch.dtype] = MappingProxyType({"bfloat16": torch.bfloat16, "float16": torch.float16})
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,32 @@ class Choice:
 
 
 def in_precision(loss: Loss, precision: Precision, device: torch.device) -> Loss:
-    """The loss with its matrix products in bfloat16; the loss itself for other precisions."""
-    if precision != "bfloat16":
+    """The loss with its matrix products in bfloat16 or float16; the loss itself for other precisions."""
+    short = _SHORT.get(precision)
+    if short is None:
         return loss
 
-    def loss_bfloat16(model: nn.Module, batch: Batch) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
+    def loss_in_short(model: nn.Module, batch: Batch) -> Tensor:
+        with torch.autocast(device.type, short):
             return loss(model, batch)
 
-    return loss_bfloat16
+    return loss_in_short
+
+
+def make_scaler(precision: Precision, device: torch.device) -> GradScaler:
+    """The scale of float16's gradients; one that does nothing for other precisions."""
+    return GradScaler(device.type, enabled=precision == "float16")
+
+
+def scaled(loss: Loss, scaler: GradScaler) -> Loss:
+    """The loss times the scale; the loss itself if nothing is scaled."""
+    if not scaler.is_enabled():
+        return loss
+
+    def scaled_loss(model: nn.Module, batch: Batch) -> Tensor:
+        return scaler.scale(loss(model, batch))
+
+    return scaled_loss
 
 
 def choose_precision(model: nn.Module, loss: Loss, batch: Batch, device: torch.device) -> Choice:

@@ -11,10 +11,27 @@ import numpy as np
 import torch
 
 State = dict[str, Any]
+Snapshot = tuple[torch.Tensor, list[torch.Tensor], Any, Any]
+
+
+def snapshot() -> Snapshot:
+    """All states as they are, in some microseconds: for a step that may have to be taken again."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(legacy=False), random.getstate()
+
+
+def restore(before: Snapshot) -> None:
+    """Set every generator to what `snapshot` returned."""
+    cpu, cuda, numpy_state, python = before
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(numpy_state)
+    random.setstate(python)
 
 
 def random_state() -> State:
-    """All states as JSON-able data."""
+    """All states as JSON-able data, for a checkpoint."""
     version, words, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
@@ -41,11 +58,22 @@ def restore_random_state(state: State) -> None:
 @contextmanager
 def preserved_randomness() -> Iterator[None]:
     """Leave all generators as they were before the block."""
-    before = random_state()
+    before = snapshot()
     try:
         yield
     finally:
-        restore_random_state(before)
+        restore(before)
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Make torch refuse operations whose result depends on the order of threads, while in the block, if wanted."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def seed_everything(seed: int) -> None:

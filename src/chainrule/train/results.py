@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Outcome = Literal["finished", "interrupted", "refused by preflight"]
+Outcome = Literal["finished", "stopped early", "interrupted", "refused by preflight"]
 
 
 @dataclass(frozen=True)
 class Results:
     """A run's outcome; losses are in `loss_unit`.
 
-    validation_loss  of the last weights, on all validation examples
+    validation_loss  of the last weights, of the best ones if the run stopped early, on all validation examples
     baseline_loss    of the baseline, on the same ones
     best_loss        lowest loss on the smaller set that is measured while training
     terms_per_second, loop_seconds  of the training loop, all sessions together, measurements included

@@ -13,13 +13,22 @@ from torch.optim import Optimizer
 
 from chainrule.train.atomic import write_json, write_text
 from chainrule.train.build import build_job
-from chainrule.train.checkpoint import State, discard_after, load_checkpoint, newest_checkpoint, read_state, step_of
+from chainrule.train.checkpoint import (
+    State,
+    best_checkpoint,
+    discard_after,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    read_state,
+    step_of,
+)
 from chainrule.train.engine import Batch, Engine, Loss, autograd
 from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, Session, finish
 from chainrule.train.interrupt import stop_on_signals
-from chainrule.train.loop import Job, Watcher, micro_batches, train_loop
-from chainrule.train.randomness import preserved_randomness, seed_everything
+from chainrule.train.loop import Job, Watcher, micro_batches, out_of_patience, train_loop
+from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
@@ -28,7 +37,7 @@ from chainrule.train.tasks import KINDS
 
 PREFLIGHT_BATCHES = 2
 
-Preflight = Callable[[nn.Module, Loss, Iterable[Batch], Optimizer], Report | None]
+Preflight = Callable[[nn.Module, Loss, Iterable[Batch], Sequence[Optimizer]], Report | None]
 
 
 def run_training(
@@ -50,7 +59,7 @@ def run_training(
     data = data or kind.prepare(run.config, listener)
     folder = run.folder or make_folder(run, kind.prefix)
     try:
-        with preserved_randomness(), sole_trainer(folder):
+        with preserved_randomness(), sole_trainer(folder), determinism(run.config.loop.deterministic):
             session = _begin(run, folder, kind, data, engine, listener, start)
             return _train(session, run.checkpoint, preflight, watchers)
     except KeyboardInterrupt:
@@ -91,12 +100,20 @@ def _train(
             return finish(session, state, "refused by preflight")
         with stop_on_signals(listener.stopping) as stop:
             train_loop(job, state, events, listener, watchers, stop)
-        outcome: Outcome = "finished" if state.step >= job.config.steps else "interrupted"
+        outcome = _outcome(job, state)
+        if outcome == "stopped early":
+            load_weights(best_checkpoint(job.folder, state), job.model)
         results = finish(session, state, outcome)
         events.note(outcome, f"step {state.step}")
         return results
     finally:
         events.close()
+
+
+def _outcome(job: Job, state: State) -> Outcome:
+    if out_of_patience(job, state):
+        return "stopped early"
+    return "finished" if state.step >= job.config.steps else "interrupted"
 
 
 def _use_threads(threads: int, listener: Listener) -> None:
@@ -112,7 +129,7 @@ def _state(job: Job, checkpoint: Path | None, events: Events, listener: Listener
         events.forget_after(-1)
         events.note("started")
         return State()
-    state = load_checkpoint(checkpoint, job.model, job.optimizer)
+    state = load_checkpoint(checkpoint, job.trained)
     events.forget_after(state.step)
     dropped = discard_after(job.folder, state.step)
     events.note("resumed", f"step {state.step}")
@@ -128,7 +145,7 @@ def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     batches = [next(micro_batches(job, position)) for position in positions]
     job.model.train()
     with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):
-        report = preflight(job.model, job.loss, batches, job.optimizer)
+        report = preflight(job.model, job.objective, batches, job.optimizers)
     if report is None:
         return True
     write_json(report.to_dict())(job.folder / PREFLIGHT)

@@ -67,6 +67,7 @@ class Task:
     count       terms that the mean is over: tokens, rows, pairs
     batch_size  examples in one update
     micro_batch_size  examples in one forward pass
+    measured    validation examples that are measured on the way, evenly spread
     example, term     what they are called: "window", "token"
     loss_unit   "nats per token"
     description of the model, without its number of parameters
@@ -83,6 +84,7 @@ class Task:
     baseline: Baseline
     batch_size: int
     micro_batch_size: int
+    measured: int
     example: str
     term: str
     loss_unit: str

@@ -36,6 +36,7 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         baseline=baseline(data, listener),
         batch_size=sizes[config.method],
         micro_batch_size=config.data.micro_batch_size,
+        measured=config.loop.evaluate_windows,
         example="window",
         term="token",
         loss_unit="nats per token",
