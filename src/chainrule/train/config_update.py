@@ -26,7 +26,7 @@ class OptimizerConfig:
     name: OptimizerName = "adamw"
     """Gradient descent: plain, with momentum, Nesterov's; scaled entry by entry (rmsprop ... lion) or as a matrix."""
     learning_rate: float = 3e-3
-    """Peak of the schedule; lion wants a third to a tenth of adamw's."""
+    """Peak of the schedule. Lion wants a third to a tenth of what adamw has."""
     weight_decay: float = 0.1
     """Decay of weight matrices a step, in units of the learning rate; biases and norms never decay."""
     decay_embeddings: bool = False
