@@ -79,3 +79,9 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     with closing(sqlite3.connect(folder / FILE)) as database:
         rows = database.execute("SELECT step, loss, examples FROM evaluations ORDER BY step")
         return [Evaluation(*row) for row in rows]
+
+
+def read_notes(folder: Path) -> list[tuple[str, str]]:
+    """(kind, text) of all that happened in a run, oldest first."""
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return [(kind, text) for kind, text in database.execute("SELECT kind, text FROM events ORDER BY rowid")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from chainrule.train.checkpoint import (
 from chainrule.train.engine import Batch, Engine, Loss, autograd
 from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, Session, finish
+from chainrule.train.health import Health
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.loop import Job, Watcher, micro_batches, out_of_patience, train_loop
 from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
@@ -99,7 +101,8 @@ def _train(
             events.note("refused", "preflight")
             return finish(session, state, "refused by preflight")
         with stop_on_signals(listener.stopping) as stop:
-            train_loop(job, state, events, listener, watchers, stop)
+            health = Health(partial(_tell, events, listener))
+            train_loop(job, state, events, listener, (*watchers, health), stop)
         outcome = _outcome(job, state)
         if outcome == "stopped early":
             load_weights(best_checkpoint(job.folder, state), job.model)
@@ -108,6 +111,12 @@ def _train(
         return results
     finally:
         events.close()
+
+
+def _tell(events: Events, listener: Listener, text: str) -> None:
+    """Show a symptom while training goes on, and keep it."""
+    listener.say("watch", text)
+    events.note("watch", text)
 
 
 def _outcome(job: Job, state: State) -> Outcome:
