@@ -45,6 +45,7 @@ LEVELS = {
     "setup_file": 1,
     "pytest_plugin": 7,
     "cli_check": 7,  # commands, hung into the app in cli
+    "cli_losses": 7,
     "cli_numerical": 7,
     "cli_progress": 7,
     "cli_run": 8,
@@ -66,6 +67,7 @@ TORCHLESS = {
     "__init__",
     "cli",
     "cli_check",
+    "cli_losses",
     "cli_numerical",
     "cli_run",
     "pytest_plugin",

@@ -17,6 +17,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from chainrule.cli_check import check, rules, why
+from chainrule.cli_losses import losses
 from chainrule.cli_numerical import numerical
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
@@ -25,7 +26,7 @@ from chainrule.errors import ChainruleError
 
 MISUSE = 2
 INTERRUPTED = 130
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, run_script, numerical, why, rules)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, run_script, numerical, losses, why, rules)
 
 
 def make_app() -> App:

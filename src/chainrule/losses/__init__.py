@@ -3,3 +3,5 @@
 from chainrule.losses.catalogue import CATALOGUE as CATALOGUE
 from chainrule.losses.catalogue import loss_named as loss_named
 from chainrule.losses.entry import Loss as Loss
+from chainrule.losses.recommend import Recommendation as Recommendation
+from chainrule.losses.recommend import recommend as recommend
