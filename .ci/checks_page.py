@@ -5,6 +5,7 @@ from pathlib import Path
 
 from chainrule.checks.gradient import STAGES
 from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST
+from chainrule.checks.own_loss import CHECKS as OF_A_LOSS
 from chainrule.preflight import documented
 
 PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
@@ -29,6 +30,8 @@ def page() -> str:
         lines += ["", f"## {group.capitalize()}"]
         for when, table in tables.items():
             lines += [f"- **{c.NAME}** ({when}){pages[c.NAME].removeprefix(c.NAME)}" for c in table.get(group, ())]
+    lines += ["", "## A loss function of your own", "`chainrule losses FILE.py:function` runs these.", ""]
+    lines += [f"- **{check.NAME}**{pages[check.NAME].removeprefix(check.NAME)}" for check in OF_A_LOSS]
     return "\n".join(lines) + "\n"
 
 

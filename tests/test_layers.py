@@ -45,9 +45,10 @@ LEVELS = {
     "setup_file": 1,
     "pytest_plugin": 7,
     "cli_check": 7,  # commands, hung into the app in cli
-    "cli_losses": 7,
+    "cli_own_loss": 7,
     "cli_numerical": 7,
     "cli_progress": 7,
+    "cli_losses": 8,
     "cli_run": 8,
     "cli_train": 8,
     "cli": 9,
@@ -69,6 +70,7 @@ TORCHLESS = {
     "cli_check",
     "cli_losses",
     "cli_numerical",
+    "cli_own_loss",
     "cli_run",
     "pytest_plugin",
 }

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from chainrule.errors import SetupError
-from chainrule.setup_file import load_setup, split_target
+from chainrule.setup_file import is_file_target, load_loss, load_setup, split_target
 from chainrule.setups import Setup
 
 GOOD = """
@@ -52,7 +52,7 @@ def test_a_colon_belongs_to_the_function_only():
     [
         ("def setups(): ...", "has no function 'setup'; did you mean given_by_user.py:setups?"),
         ("x = 1", "has no function 'setup'; write `def setup():` that returns a chainrule.Setup"),
-        ("setup = 3", "given_by_user.py:setup is int, expected a function that returns a Setup"),
+        ("setup = 3", "given_by_user.py:setup is int, expected a function that returns a chainrule.Setup"),
         ("def setup(): return 3", "given_by_user.py:setup() returned int, expected a chainrule.Setup"),
         ("def setup(n): ...", "setup() raised TypeError: setup() missing 1 required positional argument: 'n'"),
         ("def setup(): return {}['width']", "given_by_user.py:setup() raised KeyError: 'width'"),
@@ -76,3 +76,37 @@ def test_an_error_in_the_users_code_names_the_users_line_and_no_line_of_ours(wri
 
     assert 'given_by_user.py", line 2, in width\n    return 1 / 0' in message
     assert "setup_file.py" not in message
+
+
+def test_a_loss_of_the_users_own_is_found_and_not_called(write):
+    file = write("def focal(prediction, target):\n    raise RuntimeError")
+
+    assert "focal" == load_loss(f"{file}:focal").__name__
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("fokal", "has no function 'fokal'; did you mean given_by_user.py:focal?"),
+        ("xyz", "write `def xyz(prediction, target):` that returns the loss, a scalar tensor"),
+        ("GAMMA", "given_by_user.py:GAMMA is float, expected a function that returns the loss, a scalar tensor"),
+    ],
+)
+def test_what_is_wrong_with_the_name_of_a_loss_is_said(function, words, write):
+    file = write("GAMMA = 2.0\ndef focal(prediction, target): ...")
+
+    with pytest.raises(SetupError, match=re.escape(words)):
+        load_loss(f"{file}:{function}")
+
+
+def test_a_missing_file_of_losses_is_told_with_what_is_expected():
+    words = r"no file 'my.py'; expected FILE.py:function, the function returns the loss, a scalar tensor"
+    with pytest.raises(SetupError, match=words):
+        load_loss("my.py:focal")
+
+
+@pytest.mark.parametrize(
+    ("text", "file"), [("my.py:focal", True), ("a/b.py", True), ("huber", False), ("cross-entropy", False)]
+)
+def test_a_file_is_told_from_a_name(text, file):
+    assert file == is_file_target(text)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from chainrule.autodiff import backward_source as backward_source
@@ -18,12 +18,14 @@ from chainrule.capture import promote
 from chainrule.capture.expand import expand
 from chainrule.capture.preserve import preserved
 from chainrule.checks.finite import check_finite
+from chainrule.checks.own_loss.subject import LossSubject
 from chainrule.checks.subject import Subject, first_batch
 from chainrule.compare.entries import NumericalGradient, numerical_entries
 from chainrule.engines import KNOWN, chain_rule_engine, numerical_engine
 from chainrule.errors import ConfigError, SetupError
+from chainrule.finding import Line
 from chainrule.graph import Graph
-from chainrule.preflight import known_checks, report_on
+from chainrule.preflight import known_checks, report_on, report_on_loss
 from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.train.config import TrainConfig
@@ -66,6 +68,30 @@ def check(
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
         return report_on(subject, only, announce)
+
+
+def check_loss(
+    function: Callable[[Any, Any], Any],
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    where: str = "",
+    seed: int = 0,
+    command: str = "",
+) -> Report:
+    """Examine a loss of your own before it trains anything: gradient, edges, scale, reduction.
+
+    function    function(prediction, target) -> a tensor of one number
+    prediction  (B, ...) as a model with its initial weights makes them
+    target      (B, ...)
+    where       what the report calls the function; its own name if empty
+
+    Raises SetupError if the function raises for them or returns anything else.
+    """
+    code = getattr(function, "__code__", None)
+    source = Line(code.co_filename, code.co_firstlineno) if code is not None else None
+    where = where or getattr(function, "__name__", "loss")
+    return report_on_loss(LossSubject(function, prediction.detach(), target, where, source, seed, command))
 
 
 def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:

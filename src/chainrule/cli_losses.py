@@ -6,22 +6,53 @@ import re
 import shutil
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chainrule.cli_check import EXIT_CODES
+from chainrule.cli_own_loss import Kind, drawn, examined, recommended
+from chainrule.errors import ConfigError
+from chainrule.report import show
+from chainrule.setup_file import is_file_target
+
 if TYPE_CHECKING:
-    from chainrule.losses import Loss
+    from chainrule.losses import Loss, Recommendation
+    from chainrule.losses.curves import Drawn
 
 NEWLINE = "\n"
 
 
-def losses(name: str = "", /) -> int:
-    """List the losses by task, or show one: formula, gradient, what breaks in its naive form, when to choose it, its plot.
+def losses(name: str = "", /, *, data: Path | None = None, target: str | None = None, kind: Kind | None = None) -> int:
+    """List the losses, show one with its plot, find the one that fits your data, or examine one of your own.
+
+    Exit code of an examination: 0 pass, 1 fail, 3 unresolved.
 
     Parameters
     ----------
     name
-        A loss of the list, e.g. huber.
+        A loss of the list, e.g. huber; or FILE.py:function, your own loss, a function of (prediction, target).
+    data
+        A CSV or Parquet file: which loss fits its column --target?
+    target
+        The column that is to be predicted.
+    kind
+        What the targets are; concluded from the values if it is not given.
     """
+    if (data is None) != (target is None):
+        raise ConfigError("--data FILE and --target COLUMN belong together: give both")
+    if is_file_target(name):
+        report, found = examined(name, data=data, column=target, kind=kind)
+        show(report)
+        if not any(finding.check == "loss-without-gradient" for finding in report.findings):
+            show_own_plot(name, found)
+        return EXIT_CODES[report.verdict]
+    if data is not None and target is not None:
+        if name:
+            raise ConfigError(
+                f"--data recommends a loss for a column: leave out {name}, or name your own as FILE.py:function"
+            )
+        show_recommendation(target, recommended(data, target, kind))
+        return 0
     from chainrule.losses import loss_named
 
     if name:
@@ -57,17 +88,50 @@ def show_page(loss: Loss) -> None:
     show_plot(loss, {})
 
 
+def show_recommendation(column: str, found: Recommendation) -> None:
+    """The loss, its settings, why, what was seen, other choices; then its plot with these settings."""
+    settings = ", ".join(f"{name} = {_short(value)}" for name, value in found.settings.items())
+    print(f"for {column}: {found.loss.name}{f' with {settings}' if settings else ''}{NEWLINE}")
+    lines = [("why" if number == 0 else "", reason) for number, reason in enumerate(found.reasons)]
+    others = [("or" if number == 0 else "", f"{loss.name} {when}") for number, (loss, when) in enumerate(found.others)]
+    for line in labelled(
+        [*lines, *found.seen, ("term", found.loss.formula), ("gradient", found.loss.gradient), *others]
+    ):
+        print(line)
+    show_plot(found.loss, found.settings)
+
+
+def _short(value: Any) -> str:
+    """A number, or the first few of several."""
+    if not isinstance(value, tuple):
+        return f"{value:g}"
+    return f"({', '.join(f'{number:g}' for number in value[:8])}{', ...' if len(value) > 8 else ''})"
+
+
 def show_plot(loss: Loss, settings: Mapping[str, Any]) -> None:
     """Loss and gradient of one term along a number, where the settings are numbers."""
     from chainrule.losses.curves import along
-    from chainrule.report.plot import Series, plot
 
     numbers = {name: value for name, value in settings.items() if isinstance(value, float)}
-    drawn = along(loss, numbers)
+    draw(along(loss, numbers), loss.curve.axis)
+
+
+def show_own_plot(target: str, kind: Kind) -> None:
+    """Your own loss and its gradient along a number; a line that says why not, if the function takes no single example."""
+    try:
+        curve, axis = drawn(target, kind)
+    except Exception as error:
+        print(f"\nno plot: for a single example it raises {type(error).__name__}: {error}")
+        return
+    draw(curve, axis)
+
+
+def draw(curve: Drawn, axis: str) -> None:
+    """A loss and its gradient along one number."""
+    from chainrule.report.plot import Series, plot
+
     print()
-    for line in plot(
-        [Series("loss", drawn.x, drawn.loss), Series("gradient", drawn.x, drawn.slope)], axis=loss.curve.axis
-    ):
+    for line in plot([Series("loss", curve.x, curve.loss), Series("gradient", curve.x, curve.slope)], axis=axis):
         print(line)
 
 

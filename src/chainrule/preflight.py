@@ -9,13 +9,26 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from types import ModuleType
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 
+from chainrule.checks import own_loss
 from chainrule.checks.gradient import STAGES
-from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST, LoopCheck, Outcomes, SubjectCheck, judge, summarised
+from chainrule.checks.groups import (
+    CHECKS,
+    JUDGES,
+    ON_REQUEST,
+    LoopCheck,
+    Outcomes,
+    SubjectCheck,
+    judge,
+    outcome_of,
+    summarised,
+)
 from chainrule.checks.groups import examine as examine_group
+from chainrule.checks.own_loss import loss_wrong_gradient
+from chainrule.checks.own_loss.subject import LossSubject, first_look
 from chainrule.checks.rehearsal import rehearse
 from chainrule.checks.subject import Subject
 from chainrule.errors import ConfigError, SetupError
@@ -31,6 +44,11 @@ Results: TypeAlias = tuple[tuple[StageResult, ...], tuple[Finding, ...]]
 
 def documented() -> dict[str, ModuleType]:
     """name -> the module of every check, whose docstring is its page."""
+    return _of_setups() | {check.NAME: cast(ModuleType, check) for check in own_loss.CHECKS}
+
+
+def _of_setups() -> dict[str, ModuleType]:
+    """Those that look at a whole set-up."""
     stages = {name: sys.modules[run.__module__] for name, run in STAGES.values()}
     groups = [check for table in (CHECKS, JUDGES, ON_REQUEST) for checks in table.values() for check in checks]
     return stages | {check.NAME: cast(ModuleType, check) for check in groups}
@@ -38,7 +56,7 @@ def documented() -> dict[str, ModuleType]:
 
 def known_checks(only: Collection[str]) -> frozenset[str]:
     """The names as a set. Raises ConfigError for one that no check has."""
-    known = sorted(documented())
+    known = sorted(_of_setups())
     if unknown := sorted(set(only) - set(known)):
         raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
     return frozenset(only)
@@ -56,6 +74,37 @@ def report_on(subject: Subject, only: Collection[str], announce: Announce, *, wi
         command=subject.command,
         notes=subject.graph.notes,
     )
+
+
+def report_on_loss(subject: LossSubject) -> Report:
+    """Examine a loss function of the user's own. Raises SetupError if it cannot be called on such predictions and targets."""
+    value, strength = first_look(subject)
+    stages = tuple(_of_loss(subject, group, checks) for group, checks in own_loss.GROUPS.items())
+    shapes = f"predictions {tuple(subject.prediction.shape)}, targets {tuple(subject.target.shape)}: {subject.kind}"
+    return Report(
+        findings=tuple(finding for _, findings in stages for finding in findings),
+        stages=tuple(stage for stage, _ in stages),
+        subject=(
+            ("loss", subject.where),
+            ("batch", shapes),
+            ("value", f"{value:.6g} for an untrained model; one example pulls with {strength:.3g}"),
+        ),
+        seed=subject.seed,
+        versions=versions(),
+        command=subject.command,
+    )
+
+
+def _of_loss(subject: LossSubject, group: str, checks: tuple[Any, ...]) -> tuple[StageResult, list[Finding]]:
+    """One group of the checks of a loss; that of the gradient says what it could have seen."""
+    stage, findings = summarised(
+        group, lambda: [(check.NAME, outcome_of(partial(check.check, subject))) for check in checks]
+    )
+    if findings or stage.not_run or loss_wrong_gradient not in checks:
+        return stage, findings
+    found = loss_wrong_gradient.compared(subject)
+    summary = f"autograd = slope of the loss in {len(found.places)} entries of the predictions, float64"
+    return replace(stage, summary=summary, resolution=found.resolution), findings
 
 
 def with_command(finding: Finding, command: str, seed: int) -> Finding:

@@ -1,4 +1,4 @@
-"""FILE.py[:function] on the command line becomes the `Setup` that the user's function returns."""
+"""FILE.py[:function] of a user becomes the `Setup` that the function returns, or the function itself: a loss."""
 
 from __future__ import annotations
 
@@ -6,12 +6,32 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from chainrule.errors import SetupError
 from chainrule.setups import Setup
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What kind of function is looked for, for the messages.
+
+    form       how it is named
+    arguments  that it takes
+    returns    what it returns
+    """
+
+    form: str
+    arguments: str
+    returns: str
+
+
+SETUP = Wanted("FILE.py or FILE.py:function", "", "a chainrule.Setup")
+LOSS = Wanted("FILE.py:function", "prediction, target", "the loss, a scalar tensor")
 
 
 def load_setup(target: str) -> Setup:
@@ -20,23 +40,35 @@ def load_setup(target: str) -> Setup:
     Raises SetupError if the file or the function is missing, if the user's code raises, or if it returns anything else.
     """
     file, name = split_target(target)
-    function = _function(_module(file), name, file)
+    function = _function(_module(file), name, file, SETUP)
     given = _run(function, f"{file.name}:{name}()")
     if not isinstance(given, Setup):
         raise SetupError(f"{file.name}:{name}() returned {type(given).__name__}, expected a chainrule.Setup")
     return given
 
 
-def split_target(target: str) -> tuple[Path, str]:
-    """("model.py", "build") of "model.py:build"; the function is "setup" if none is named."""
+def load_loss(target: str) -> Callable[[Any, Any], Any]:
+    """The user's own loss that FILE.py:function names, a function of (prediction, target); it is not called yet.
+
+    Raises SetupError if the file or the function is missing, or if the user's code raises.
+    """
+    file, name = split_target(target, default="loss", wanted=LOSS)
+    return _function(_module(file), name, file, LOSS)
+
+
+def is_file_target(text: str) -> bool:
+    """True if the text names a user's file, FILE.py or FILE.py:function, and not something of ours."""
+    return text.partition(":")[0].endswith(".py") or text.rpartition(":")[0].endswith(".py")
+
+
+def split_target(target: str, default: str = "setup", wanted: Wanted = SETUP) -> tuple[Path, str]:
+    """("model.py", "build") of "model.py:build"; the function is `default` if none is named."""
     file, separator, name = target.rpartition(":")
     if not separator or name.endswith(".py"):
-        file, name = target, "setup"
+        file, name = target, default
     path = Path(file)
     if not path.is_file():
-        raise SetupError(
-            f"no file {file!r}; expected FILE.py or FILE.py:function, the function returns a chainrule.Setup"
-        )
+        raise SetupError(f"no file {file!r}; expected {wanted.form}, the function returns {wanted.returns}")
     return path, name
 
 
@@ -54,18 +86,19 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, name: str, file: Path) -> Callable[[], object]:
+def _function(module: ModuleType, name: str, file: Path, wanted: Wanted) -> Callable[..., object]:
     function = getattr(module, name, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = get_close_matches(name, functions, n=1)
-        hint = (
-            f"did you mean {file.name}:{near[0]}?" if near else f"write `def {name}():` that returns a chainrule.Setup"
-        )
+        write = f"write `def {name}({wanted.arguments}):` that returns {wanted.returns}"
+        hint = f"did you mean {file.name}:{near[0]}?" if near else write
         raise SetupError(f"{file.name} has no function {name!r}; {hint}")
     if not callable(function):
-        raise SetupError(f"{file.name}:{name} is {type(function).__name__}, expected a function that returns a Setup")
-    found: Callable[[], object] = function
+        raise SetupError(
+            f"{file.name}:{name} is {type(function).__name__}, expected a function that returns {wanted.returns}"
+        )
+    found: Callable[..., object] = function
     return found
 
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from chainrule.checks import equivalence, loop, numeric, search, statistics, update
+from chainrule.checks import equivalence, loop, numeric, own_loss, search, statistics, update
 
 HEADINGS = ["What it checks", "Why it matters", "How it decides", "Broken", "Repaired", "Limits"]
 READ = (
@@ -17,7 +17,7 @@ READ = (
     *equivalence.CHECKS,
     *equivalence.ON_REQUEST,
 )
-CHECKS = (*update.CHECKS, *update.JUDGES, *loop.JUDGES, *search.ON_REQUEST, *READ)
+CHECKS = (*update.CHECKS, *update.JUDGES, *loop.JUDGES, *search.ON_REQUEST, *own_loss.CHECKS, *READ)
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.NAME)
 
 

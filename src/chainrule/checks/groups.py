@@ -66,15 +66,15 @@ ON_REQUEST: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
 
 def examine(checks: Iterable[SubjectCheck], subject: Subject) -> Outcomes:
     """Run each check on the subject."""
-    return [(check.NAME, _outcome(partial(check.check, subject))) for check in checks]
+    return [(check.NAME, outcome_of(partial(check.check, subject))) for check in checks]
 
 
 def judge(checks: Iterable[LoopCheck], observed: Observed) -> Outcomes:
     """Let each check look at what was observed."""
-    return [(check.NAME, _outcome(partial(check.judge, observed))) for check in checks]
+    return [(check.NAME, outcome_of(partial(check.judge, observed))) for check in checks]
 
 
-def _outcome(check: Callable[[], Outcome]) -> Outcome:
+def outcome_of(check: Callable[[], Outcome]) -> Outcome:
     """What the check says. A probe that the user's code does not bear is told, and takes nothing else with it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are the user's; the user's own run shows them

@@ -43,7 +43,8 @@ def spread(values: NDArray[np.float64]) -> Spread:
     scale = NORMAL * float(np.median(away))
     if scale == 0:
         scale = NORMAL * float(np.median(away[away > 0]))
-    signed = (values - median) / scale
+    with np.errstate(over="ignore"):  # nearly all numbers may be equal, and one be far beyond: inf scales off
+        signed = (values - median) / scale
     return Spread(
         median,
         scale,

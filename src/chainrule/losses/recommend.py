@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -55,7 +56,11 @@ def recommend(column: Sequence[Any] | NDArray[Any], *, kind: Target | None = Non
 
     Raises DataError for a column from which nothing can be learned; see `targets.targets_of`.
     """
-    targets = targets_of(column, kind=kind)
+    return recommend_for(targets_of(column, kind=kind))
+
+
+def recommend_for(targets: Targets) -> Recommendation:
+    """A loss for targets that were looked at already."""
     if targets.kind == "counts":
         return _for_counts(targets)
     if targets.kind == "binary":
@@ -114,10 +119,12 @@ def _of_a_tail(values: NDArray[np.float64], found: Spread) -> tuple[str, ...]:
     notes = [
         "These are the targets; the errors of a good model may have fewer outliers, or others: look again after training."
     ]
-    if values.min() > 0 and values.max() / values.min() > MAGNITUDES and found.above > found.below:
-        times = f"{values.max() / values.min():,.0f} times"
+    smallest, largest = float(values.min()), float(values.max())
+    if smallest > 0 and largest > MAGNITUDES * smallest and found.above > found.below:
+        digits = math.log10(largest) - math.log10(smallest)
         notes.insert(
-            0, f"The largest target is {times} the smallest, all are positive: consider their logarithm as target."
+            0,
+            f"The targets span {digits:.1f} orders of magnitude, all are positive: consider their logarithm as target.",
         )
     return tuple(notes)
 

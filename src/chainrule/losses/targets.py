@@ -14,6 +14,7 @@ from chainrule.losses.entry import Target
 
 MOST_CODES = 30  # distinct integers up to which they may be the codes of classes
 ROWS_PER_CODE = 10  # rows that there are for each class on average, if they are
+LARGEST = float(np.finfo(np.float32).max)
 SMALL_COUNT = 20.0  # median up to which integers are thought to be counts; larger ones are about normal
 
 
@@ -49,6 +50,8 @@ def targets_of(column: Sequence[Any] | NDArray[Any], *, kind: Target | None = No
     if not given:
         raise DataError(f"the target column holds no value ({missing:,} are missing); nothing can be learned from it")
     numbers = _as_numbers(given)
+    if numbers is not None:
+        _refuse_the_enormous(numbers)
     if len(set(given)) == 1:
         raise DataError(f"the target column holds one value only, {given[0]!r}, {len(given):,} times; nothing to learn")
     concluded, reason = _conclude(numbers, given)
@@ -63,7 +66,9 @@ def targets_of(column: Sequence[Any] | NDArray[Any], *, kind: Target | None = No
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def _as_numbers(given: list[Any]) -> NDArray[np.float64] | None:
@@ -72,8 +77,16 @@ def _as_numbers(given: list[Any]) -> NDArray[np.float64] | None:
         return None
     try:
         return np.array([float(value) for value in given])
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
+
+
+def _refuse_the_enormous(numbers: NDArray[np.float64]) -> None:
+    if (np.abs(numbers) > LARGEST).any():
+        raise DataError(
+            f"the target column holds {numbers[np.abs(numbers).argmax()]:.3g}, which float32 cannot hold; remove such rows, "
+            "or change the unit"
+        )
 
 
 def _first_word(given: list[Any]) -> Any:
@@ -87,8 +100,6 @@ def _conclude(numbers: NDArray[np.float64] | None, given: list[Any]) -> tuple[Ta
         return "binary", f"2 distinct values, {' and '.join(str(value) for value in sorted(set(given), key=str))}"
     if numbers is None:
         return "classes", f"{distinct:,} distinct words"
-    if not np.isfinite(numbers).all():
-        raise DataError("the target column holds inf; remove those rows, or say what they are to be")
     if (numbers != np.round(numbers)).any():
         return "numbers", f"{distinct:,} distinct values, not all of them integers"
     return _integers(numbers, distinct)
