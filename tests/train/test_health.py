@@ -94,6 +94,8 @@ def test_a_healthy_run_hears_nothing(tmp_path):
         ("blocks.3.mlp.expand.weight", "blocks.3"),
         ("head.weight", "head"),
         ("model.layers.11.x", "model.layers.11"),
+        ("0.1.weight", "0"),
+        ("h2.weight", "h2"),
         ("w", "w"),
     ],
 )
@@ -107,4 +109,4 @@ def test_the_profile_is_gradient_norm_times_weight_norm_of_each_layer():
     weight = model[1].weight
 
     assert {"0", "1"} == set(profile(model))
-    assert float(weight.norm() * weight.grad.norm()) == pytest.approx(profile(model)["1"])
+    assert (weight.norm() * weight.grad.norm()).item() == pytest.approx(profile(model)["1"])

@@ -28,7 +28,7 @@ WINDOW = 20
 MEMORY = 200
 RISE, GROWTH, SHRINK = 2.0, 20.0, 1e-3
 LAYERS, LOOKS = 4, 3
-_LAYER = re.compile(r"^(.*?\.\d+|[^.]+)(\.|$)")
+_LAYER = re.compile(r"(?:[^.\d][^.]*\.)*\d+(?=\.|$)|[^.]+")
 
 Profile = Mapping[str, float]
 
@@ -83,7 +83,7 @@ def profile(model: nn.Module) -> dict[str, float]:
 def layer_of(path: str) -> str:
     """ "blocks.3.mlp.expand.weight" is of "blocks.3", "head.weight" of "head"."""
     found = _LAYER.match(path)
-    return found.group(1) if found else path
+    return found.group() if found else path
 
 
 def lowest_mean(records: Sequence[StepRecord], before: tuple[float, int] | None) -> tuple[float, int] | None:
