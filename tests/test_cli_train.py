@@ -55,6 +55,7 @@ OPTIONS = [
     "--optimizer.name",
     "--optimizer.no-decay-embeddings",
     "--optimizer.weight-decay",
+    "--plan",
     "--precision",
     "--print-config",
     "--regularisation.l1",

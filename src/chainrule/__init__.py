@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chainrule.api import check as check
     from chainrule.api import compiled as compiled
     from chainrule.api import numerical_gradient as numerical_gradient
+    from chainrule.api import plan as plan
     from chainrule.api import train as train
     from chainrule.api import value_and_grad as value_and_grad
     from chainrule.errors import ChainruleError as ChainruleError
@@ -38,6 +39,7 @@ _HOME = MappingProxyType(
         "check": "chainrule.api",
         "compiled": "chainrule.api",
         "numerical_gradient": "chainrule.api",
+        "plan": "chainrule.api",
         "train": "chainrule.api",
         "value_and_grad": "chainrule.api",
         "watch": "chainrule.live",
@@ -54,6 +56,7 @@ __all__ = [
     "check",
     "compiled",
     "numerical_gradient",
+    "plan",
     "train",
     "value_and_grad",
     "watch",

@@ -30,6 +30,7 @@ from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Engine, Loss, autograd
+from chainrule.train.plan import Plan, plan_run
 from chainrule.train.records import Listener
 from chainrule.train.results import Results
 from chainrule.train.run import run_training
@@ -134,6 +135,12 @@ def train(config: TrainConfig | Run | None = None, *, listener: Listener | None 
     run = config if isinstance(config, Run) else new_run(config or TrainConfig())
     engine = gradient_engine(run.config.gradient)
     return run_training(run, engine=engine, preflight=preflight, listener=listener)
+
+
+def plan(config: TrainConfig | None = None, *, listener: Listener | None = None) -> Plan:
+    """What a run would take, without training: parameters, memory, time; see `train.plan.plan_run`. Nothing is written."""
+    config = config or TrainConfig()
+    return plan_run(config, engine=gradient_engine(config.gradient), listener=listener)
 
 
 def gradient_engine(name: str) -> Engine:

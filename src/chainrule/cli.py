@@ -21,12 +21,21 @@ from chainrule.cli_losses import losses
 from chainrule.cli_numerical import numerical
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
-from chainrule.cli_train import settings_of_file, train
+from chainrule.cli_train import plan, settings_of_file, train
 from chainrule.errors import ChainruleError
 
 MISUSE = 2
 INTERRUPTED = 130
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, check, run_script, numerical, losses, why, rules)
+COMMANDS: tuple[Callable[..., int | None], ...] = (
+    train,
+    plan,
+    check,
+    run_script,
+    numerical,
+    losses,
+    why,
+    rules,
+)
 
 
 def make_app() -> App:

@@ -23,6 +23,7 @@ def train(
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  a frozen dataclass
     resume: Path | None = None,
     print_config: Annotated[bool, Parameter(negative="")] = False,
+    plan: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a Transformer language model on text: preflight, training, a sample, a report.
 
@@ -37,11 +38,15 @@ def train(
         Go on with a run, exactly as if it had never stopped: its folder, or one of its checkpoints.
     print_config
         Print all settings as TOML and stop.
+    plan
+        Print parameters, memory and time that the run would take, and stop.
     """
     remarks = origins(config, read_settings(settings) if settings else {})
     if print_config:
         print(to_toml(config, remarks), end="")
         return 0
+    if plan:
+        return plan_of(config)
     if resume and any(remarks.values()):
         given = ", ".join(name for name, origin in remarks.items() if origin)
         raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}")
@@ -57,9 +62,39 @@ def train(
     return EXIT_CODES[results.outcome]
 
 
+def plan(
+    settings: Path | None = None,  # noqa: ARG001  read by settings_of_file
+    /,
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  a frozen dataclass
+) -> int:
+    """Say what a training run would take, without training: parameters, memory, time.
+
+    It reads the data, makes the model and measures some updates; nothing is written. The flags are those of `train`.
+
+    Parameters
+    ----------
+    settings
+        RUN.toml, a file of the settings below; flags win over it.
+    """
+    return plan_of(config)
+
+
+def plan_of(config: TrainConfig) -> int:
+    """Print what a run of this configuration would take."""
+    with interrupt_afterwards():
+        from chainrule import api
+        from chainrule.cli_progress import make_listener
+
+    listener = make_listener()
+    for label, text in api.plan(config, listener=listener).lines():
+        listener.say(label, text)
+    return 0
+
+
 def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give the arguments of `train` that no flag has set the values of RUN.toml: a cyclopts configuration source."""
-    if commands != ("train",):
+    """Give the arguments of `train` and `plan` that no flag has set the values of RUN.toml: a cyclopts configuration source."""
+    if commands not in (("train",), ("plan",)):
         return
     for argument in arguments:
         if argument.field_info.name == "settings" and argument.tokens:
