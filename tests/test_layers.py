@@ -47,6 +47,7 @@ LEVELS = {
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_own_loss": 7,
     "cli_numerical": 7,
+    "cli_predict": 7,
     "cli_progress": 7,
     "cli_losses": 8,
     "cli_run": 8,
@@ -71,6 +72,7 @@ TORCHLESS = {
     "cli_losses",
     "cli_numerical",
     "cli_own_loss",
+    "cli_predict",
     "cli_run",
     "pytest_plugin",
 }

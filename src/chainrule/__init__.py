@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chainrule.api import compiled as compiled
     from chainrule.api import numerical_gradient as numerical_gradient
     from chainrule.api import plan as plan
+    from chainrule.api import predict as predict
     from chainrule.api import train as train
     from chainrule.api import value_and_grad as value_and_grad
     from chainrule.errors import ChainruleError as ChainruleError
@@ -40,6 +41,7 @@ _HOME = MappingProxyType(
         "compiled": "chainrule.api",
         "numerical_gradient": "chainrule.api",
         "plan": "chainrule.api",
+        "predict": "chainrule.api",
         "train": "chainrule.api",
         "value_and_grad": "chainrule.api",
         "watch": "chainrule.live",
@@ -57,6 +59,7 @@ __all__ = [
     "compiled",
     "numerical_gradient",
     "plan",
+    "predict",
     "train",
     "value_and_grad",
     "watch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from chainrule.train.records import Listener
 from chainrule.train.results import Results
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import Run, new_run
+from chainrule.train.tasks.table_predict import Predictions, predict_file
 
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
@@ -143,6 +145,11 @@ def plan(config: TrainConfig | None = None, *, listener: Listener | None = None)
     return plan_run(config, engine=gradient_engine(config.gradient), listener=listener)
 
 
+def predict(run: str | Path, file: str | Path) -> Predictions:
+    """Answers for the rows of a CSV or Parquet file by a run of task table; see `train.tasks.table_predict.predict_file`."""
+    return predict_file(Path(run), Path(file))
+
+
 def gradient_engine(name: str) -> Engine:
     """The engine that `gradient = ...` names. Raises ConfigError for any other name."""
     if name == "chain_rule":
@@ -160,5 +167,7 @@ def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizers
 
 
 def _few(batch: Batch) -> dict[str, Any]:
-    longest = next(iter(batch.values())).shape[-1]
-    return {name: tensor[: max(1, PREFLIGHT_TOKENS // longest)] for name, tensor in batch.items()}
+    """As many examples of a batch as hold 512 tokens; a row of numbers counts as one."""
+    first = next(iter(batch.values()))
+    tokens = 1 if first.is_floating_point() else first.shape[-1]
+    return {name: tensor[: max(1, PREFLIGHT_TOKENS // tokens)] for name, tensor in batch.items()}

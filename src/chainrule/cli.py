@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 from chainrule.cli_check import check, rules, why
 from chainrule.cli_losses import losses
 from chainrule.cli_numerical import numerical
+from chainrule.cli_predict import predict
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
 from chainrule.cli_train import plan, settings_of_file, train
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     plan,
     check,
     run_script,
+    predict,
     numerical,
     losses,
     why,

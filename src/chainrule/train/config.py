@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chainrule.train.config_table import MLPConfig as MLPConfig
+from chainrule.train.config_table import TableConfig as TableConfig
 from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
 from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
 from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
@@ -19,7 +21,7 @@ Method = Literal["full-batch", "stochastic", "mini-batch"]
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Compile = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-TaskName = Literal["text"]
+TaskName = Literal["text", "table"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,10 @@ class TrainConfig:
     """The Transformer."""
     data: DataConfig = field(default_factory=DataConfig)
     """Text, tokens and batches."""
+    table: TableConfig = field(default_factory=TableConfig)
+    """A table (task table)."""
+    mlp: MLPConfig = field(default_factory=MLPConfig)
+    """The network that a table is learned by (task table)."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The update rule."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -166,6 +172,7 @@ class TrainConfig:
     """The continuation at the end."""
 
     def __post_init__(self) -> None:
+        require_table(self)
         require(self.steps >= 1, f"steps is {self.steps}; it must be 1 or more")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be 0 or more, below 2^63")
         require(
@@ -186,3 +193,19 @@ class TrainConfig:
             self.schedule.name != "plateau" or self.loop.evaluate_every > 0,
             "schedule.name is 'plateau' and loop.evaluate_every is 0: there is no measurement to fall by",
         )
+
+
+def require_table(config: TrainConfig) -> None:
+    """Raise ConfigError if a run on a table lacks one, or cannot have its norm."""
+    if config.task != "table":
+        return
+    require(
+        bool(config.table.file and config.table.target),
+        "task is 'table': a file and the column that is to be predicted are needed, for instance "
+        "--table.file FILE.csv --table.target COLUMN",
+    )
+    rows = {"full-batch": 2, "stochastic": 1, "mini-batch": config.table.batch_size}[config.method]
+    require(
+        config.mlp.norm != "batch" or rows > 1,
+        "mlp.norm is 'batch' and an update has one row: a batch norm needs two or more; take another norm",
+    )

@@ -73,8 +73,8 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return _build(hint, value, where, prefix=f"{key}.")
     choices = get_args(hint)
     if choices and choices[-1] is Ellipsis:
-        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise ConfigError(f"{where}: {key} is {value!r}; a list of strings is expected")
+        if not (isinstance(value, list) and all(type(item) is choices[0] for item in value)):
+            raise ConfigError(f"{where}: {key} is {value!r}; a list of {_MANY[choices[0]]} is expected")
         return tuple(value)
     if choices:
         if value not in choices:
@@ -87,6 +87,7 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     return value
 
 
+_MANY = {str: "strings", int: "whole numbers"}
 _WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 

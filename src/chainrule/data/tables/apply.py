@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.data.tables.column import Categories, Column, Floats, Numbers, Table, as_categories, counted, quoted
+from chainrule.data.tables.column import Categories, Column, Numbers, Table, as_categories, counted, quoted
 from chainrule.data.tables.preprocess import CategoryFeature, Feature, NumberFeature, Preprocessing
-from chainrule.data.tables.target import Target
 from chainrule.errors import DataError
 
 
@@ -85,8 +84,3 @@ def _remark_unseen(column: Categories, feature: CategoryFeature, place_R: NDArra
         remarks.append(
             f"{column.name!r}: {counted(count, 'missing cell')}, in training there were none; its inputs are all 0"
         )
-
-
-def scaled_target(values_R: Floats, target: Target) -> Floats:
-    """What the model is to learn: standardised numbers, or class numbers as they are."""
-    return (values_R - target.mean) / target.scale

@@ -22,13 +22,16 @@ from chainrule.errors import DataError
 MEANT = {"number": "finite number", "boolean": "true or false", "date": "ISO 8601 date"}
 
 
-def read_csv(path: Path, dialect: Dialect, kinds: Mapping[str, Kind]) -> Table:
-    """Columns named in `kinds` are read as that; of the others the kind is found by a survey of the file."""
+def read_csv(path: Path, dialect: Dialect, kinds: Mapping[str, Kind], verbatim: str = "") -> Table:
+    """Columns named in `kinds` are read as that; of the others the kind is found by a survey of the file.
+
+    The column `verbatim` keeps its words where it says yes and no: they are the names of classes.
+    """
     surveys, rows = survey(path, dialect)
     found: dict[str, Kind] = {}
     dropped = []
     for name, one in zip(dialect.names, surveys, strict=True):
-        kind = kinds.get(name) or one.kind
+        kind = kinds.get(name) or ("category" if name == verbatim and one.kind == "boolean" else one.kind)
         if kind is None:
             dropped.append((name, "every cell is missing"))
         elif kind == "category" and one.words is None and name not in kinds:

@@ -5,6 +5,8 @@ R rows
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from chainrule.data.tables.column import Categories, Floats, Numbers, Table
@@ -92,9 +94,9 @@ def fit_category(column: Categories, training: Rows, max_categories: int, min_ro
 
 
 def _fit_target(target: Target, values: Floats) -> Target:
-    if target.goal != "regression":
+    if target.goal != "regression" or target.counts:
         return target
     mean, scale = moments(values)
     if not scale:
         raise DataError(f"target {target.name!r} has one value only in the training rows: there is nothing to learn")
-    return Target(target.name, target.goal, (), mean, scale)
+    return replace(target, mean=mean, scale=scale)

@@ -20,9 +20,11 @@ def read_table(
     delimiter: str = "",
     header: bool | None = None,
     kinds: Mapping[str, Kind] | None = None,
+    verbatim: str = "",
 ) -> Table:
     """Read a file. `kinds` are those of columns that are known already, for instance {"zip": "category"}.
 
+    verbatim  a column whose yes and no keep their words: they are the names of classes
     Encoding, delimiter ("" = found out) and header (None = found out) are those of a CSV file.
     Raises DataError for a file that cannot be used, with the line where one is to blame.
     """
@@ -35,7 +37,7 @@ def read_table(
         table = read_parquet(path, kinds)
         return replace(table, columns=tuple(_as_kind(column, kinds) for column in table.columns))
     dialect = sniff(path, encoding=encoding, delimiter=delimiter, header=header)
-    table = read_csv(path, dialect, kinds)
+    table = read_csv(path, dialect, kinds, verbatim)
     return replace(table, remarks=(f"CSV {dialect}", *table.remarks))
 
 

@@ -5,7 +5,7 @@ R rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ class Target:
 
     classes  labels in the order of the outputs; () for regression; of two, the second is the positive one
     mean, scale  of the training rows' values: a regression learns (y - mean) / scale
+    counts   it learns the logarithm of a rate instead, by a Poisson loss; mean and scale are 0 and 1
     """
 
     name: str
@@ -33,6 +34,7 @@ class Target:
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     scale: float = 1.0
+    counts: bool = False
 
     @property
     def outputs(self) -> int:
@@ -41,13 +43,7 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {
-            "name": self.name,
-            "goal": self.goal,
-            "classes": list(self.classes),
-            "mean": self.mean,
-            "scale": self.scale,
-        }
+        return {**asdict(self), "classes": list(self.classes)}
 
     @staticmethod
     def from_dict(saved: dict[str, Any]) -> Target:
@@ -95,10 +91,10 @@ def _numbers_are_classes(values: Floats, rows: int) -> bool:
     return whole and few and close
 
 
-def make_target(column: Column, goal: Goal) -> Target:
+def make_target(column: Column, goal: Goal, *, counts: bool = False) -> Target:
     """The target for this goal. Raises DataError if the column cannot serve it."""
     if goal == "regression":
-        return _regression(column)
+        return _counts(column) if counts else _regression(column)
     categories = as_categories(column)
     present = np.unique(categories.codes[categories.codes >= 0])
     classes = tuple(categories.labels[code] for code in present.tolist())
@@ -122,6 +118,13 @@ def _regression(column: Column) -> Target:
     if len(values) < 2:
         raise DataError(f"target {column.name!r} has one value only: there is nothing to learn")
     return Target(column.name, "regression")
+
+
+def _counts(column: Column) -> Target:
+    target = _regression(column)
+    if isinstance(column, Numbers) and (least := float(np.nanmin(column.values))) < 0:
+        raise DataError(f"target {column.name!r} has negative values (the least is {least:g}): the loss takes counts")
+    return replace(target, counts=True)
 
 
 def values_of(column: Column, target: Target) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from chainrule.train.task import Kind
+from chainrule.train.tasks.table import TABLE
 from chainrule.train.tasks.text import TEXT
 
-KINDS: Mapping[str, Kind] = MappingProxyType({"text": TEXT})  # TrainConfig.task -> how it is made
+KINDS: Mapping[str, Kind] = MappingProxyType({"text": TEXT, "table": TABLE})  # TrainConfig.task -> how it is made

@@ -1,0 +1,152 @@
+"""An MLP on a table: a number, one of two classes or one of several from a row; the mean or the class shares are to be beaten.
+
+N rows, B rows of a batch, O outputs
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import nn
+
+from chainrule.data.tables.answers import constant_output
+from chainrule.data.tables.column import Floats, counted, quoted
+from chainrule.data.tables.preprocess import Preprocessing
+from chainrule.models.activations import ACTIVATIONS
+from chainrule.models.initialisation import INITIALISERS
+from chainrule.models.mlp import MLP, NORMS
+from chainrule.train.config import MLPConfig, TrainConfig
+from chainrule.train.engine import Batch
+from chainrule.train.records import Listener
+from chainrule.train.task import Baseline, Kind, Task
+from chainrule.train.tasks.table_data import Rows, TableData, load, prepare, save
+from chainrule.train.tasks.table_loss import Function, choose_loss, of_batch
+from chainrule.train.tasks.table_scores import concluding
+
+MICRO_BATCH = 8192
+MEASURED = 8192
+LAST_LAYER = 0.1
+BASELINES = {"regression": "the training mean", "binary": "the class shares", "multi-class": "the class shares"}
+
+
+def make(config: TrainConfig, data: TableData, listener: Listener) -> Task:
+    """The task of predicting the target's column."""
+    target = data.preprocessing.target
+    name, function = choose_loss(config.table, target, data.sides["training"].y_N)
+    describe(data, name, listener)
+    dtype = dtype_of(config)
+    rows = {side: Rows(data.sides[side], target, dtype) for side in data.sides}
+    sizes = {"full-batch": len(rows["training"]), "stochastic": 1, "mini-batch": config.table.batch_size}
+    size = sizes[config.method]
+    return Task(
+        model=build_model(config, data.preprocessing),
+        loss=of_batch(function, target),
+        count=count_rows,
+        training=rows["training"],
+        validation=rows["validation"],
+        baseline=baseline(name, function, data, listener),
+        batch_size=size,
+        micro_batch_size=size if config.mlp.norm == "batch" else min(size, MICRO_BATCH),
+        measured=MEASURED,
+        example="row",
+        term="row",
+        loss_unit=name if target.goal != "regression" or target.counts else f"{name} of the standardised target",
+        description=description(config.mlp, data.preprocessing),
+        conclude=concluding(data, dtype),
+        facts=asdict(data.facts) | {side: len(rows[side]) for side in rows},
+    )
+
+
+def dtype_of(config: TrainConfig) -> torch.dtype:
+    """Of inputs and targets: that of the weights."""
+    exact = config.precision == "float64" or (config.precision == "auto" and config.gradient == "numerical")
+    return torch.float64 if exact else torch.float32
+
+
+def count_rows(batch: Batch) -> int:
+    """Rows that the mean is over."""
+    return len(batch["targets"])
+
+
+def build_model(config: TrainConfig, preprocessing: Preprocessing) -> MLP:
+    """The MLP, its weights drawn by a generator of its own from the run's seed."""
+    settings = config.mlp
+    model = MLP(
+        (preprocessing.width, *settings.hidden, preprocessing.target.outputs),
+        ACTIVATIONS[settings.activation],
+        norm=NORMS.get(settings.norm),
+        dropout=settings.dropout,
+    )
+    initialise(model, settings, torch.Generator().manual_seed(config.seed))
+    return model
+
+
+@torch.no_grad()
+def initialise(model: MLP, settings: MLPConfig, generator: torch.Generator) -> None:
+    """Draw the weights; biases begin as 0. The last map is small, so that training begins near the baseline."""
+    for layer in model.layers:
+        assert isinstance(layer, nn.Linear)
+        INITIALISERS[settings.initialisation](layer.weight, 1.0, generator)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    model.layers[-1].weight.mul_(LAST_LAYER)  # type: ignore[operator]  # a Linear's
+
+
+def description(settings: MLPConfig, preprocessing: Preprocessing) -> str:
+    """The network in words."""
+    widths = " - ".join(map(str, (preprocessing.width, *settings.hidden, preprocessing.target.outputs)))
+    norm = "" if settings.norm == "none" else f", {settings.norm} norm"
+    dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
+    return f"MLP {widths}, {settings.activation}{norm}{dropout}, {settings.initialisation} initialisation"
+
+
+def baseline(name: str, function: Function, data: TableData, listener: Listener) -> Baseline:
+    """The loss of always answering alike: the training mean, or the shares of the classes."""
+    target, validation = data.preprocessing.target, data.sides["validation"]
+    constant_O = constant_output(data.sides["training"].y_N, target)
+    loss = constant_loss(function, constant_O, Rows(validation, target, torch.float64))
+    always = BASELINES[target.goal]
+    listener.say("to beat", f"{always}, always: {name} {loss:.4f} on the validation rows")
+
+    def compare(own: float) -> str:
+        return (
+            f"the model's loss is {abs(1 - own / loss):.0%} {'lower' if own < loss else 'higher'}"
+            if loss
+            else "it is 0"
+        )
+
+    return Baseline(f"{always}, always", loss, compare)
+
+
+def constant_loss(function: Function, constant_O: Floats, rows: Rows) -> float:
+    """The loss of the same outputs for all rows."""
+    targets_N = rows.batch(np.arange(len(rows)), torch.device("cpu"))["targets"]
+    outputs_NO = torch.from_numpy(constant_O).expand(len(rows), -1)
+    return float(function(outputs_NO if rows.target.goal == "multi-class" else outputs_NO[:, 0].clone(), targets_N))
+
+
+def describe(data: TableData, loss: str, listener: Listener) -> None:
+    """Say what was read, every choice with its reason."""
+    facts, preprocessing = data.facts, data.preprocessing
+    target = preprocessing.target
+    without = f", {facts.rows_without_target:,} of them without a target" if facts.rows_without_target else ""
+    listener.say("data", f"{facts.source}: {counted(facts.rows, 'row')}{without}")
+    for remark in facts.remarks:
+        listener.say("", remark)
+    for name, reason in facts.left_out:
+        listener.say("left out", f"{name!r}: {reason}")
+    inputs, columns = preprocessing.width, len(preprocessing.features)
+    listener.say("inputs", f"{inputs:,} of {counted(columns, 'column')}: {quoted(preprocessing.inputs)}")
+    classes = (
+        f": {quoted(target.classes)}, positive is {target.classes[1]!r}"
+        if target.goal == "binary"
+        else (f": {quoted(target.classes, 10)}" if target.classes else "")
+    )
+    listener.say("target", f"{target.name!r}, {target.goal} ({facts.goal}){classes}; loss {loss}")
+    counts = ", ".join(f"{len(side):,} {name}" for name, side in data.sides.items())
+    listener.say("rows", f"{counts}; {facts.rule}")
+
+
+TABLE = Kind("table", prepare, save, load, make)
