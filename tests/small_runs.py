@@ -65,7 +65,9 @@ def tiny_config(folder, **changes):
         data=DataConfig(vocabulary=280, batch_size=4, micro_batch_size=4),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         schedule=ScheduleConfig(warmup_steps=3),
-        loop=LoopConfig(evaluate_every=5, evaluate_windows=8, checkpoint_every=7, preflight=False, compile="off"),
+        loop=LoopConfig(
+            evaluate_every=5, evaluate_windows=8, checkpoint_every=7, preflight=False, compile="off", tensorboard="off"
+        ),
         sample=SampleConfig(tokens=8),
     )
     return replace(config, **changes)

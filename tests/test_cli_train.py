@@ -37,6 +37,7 @@ OPTIONS = [
     "--loop.patience",
     "--loop.preflight",
     "--loop.recompute",
+    "--loop.tensorboard",
     "--method",
     "--mlp.activation",
     "--mlp.dropout",

@@ -46,6 +46,7 @@ LEVELS = {
     "pytest_plugin": 7,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_own_loss": 7,
+    "cli_runs": 7,
     "cli_numerical": 7,
     "cli_predict": 7,
     "cli_progress": 7,
@@ -74,6 +75,7 @@ TORCHLESS = {
     "cli_own_loss",
     "cli_predict",
     "cli_run",
+    "cli_runs",
     "pytest_plugin",
 }
 

@@ -22,6 +22,7 @@ from chainrule.cli_numerical import numerical
 from chainrule.cli_predict import predict
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
+from chainrule.cli_runs import compare, runs
 from chainrule.cli_train import plan, settings_of_file, train
 from chainrule.errors import ChainruleError
 
@@ -33,6 +34,8 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     check,
     run_script,
     predict,
+    runs,
+    compare,
     numerical,
     losses,
     why,

@@ -20,6 +20,7 @@ Gradient = Literal["autograd", "chain_rule", "numerical"]
 Method = Literal["full-batch", "stochastic", "mini-batch"]
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Compile = Literal["auto", "on", "off"]
+Tensorboard = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 TaskName = Literal["text", "table"]
 
@@ -99,6 +100,8 @@ class LoopConfig:
     """Keep only the inputs of a Transformer's blocks and compute their activations again in the backward pass."""
     deterministic: bool = False
     """Refuse operations whose result depends on the order in which a GPU's threads come."""
+    tensorboard: Tensorboard = "auto"
+    """Write TensorBoard's event files, too; auto = if the extra [tensorboard] is installed."""
 
     def __post_init__(self) -> None:
         for name in ("evaluate_every", "checkpoint_every", "patience"):

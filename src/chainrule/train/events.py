@@ -11,6 +11,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from chainrule.errors import CheckpointError
 from chainrule.train.records import Evaluation, StepRecord
@@ -67,21 +68,49 @@ class Events:
         self._database.close()
 
 
+def connect(folder: Path) -> sqlite3.Connection:
+    """The reader's end, which makes no file and writes no row. Raises CheckpointError if the run has no metrics."""
+    path = folder / FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: no update of this run was recorded")
+    # With mode=ro the last reader of a finished run would leave the files of the WAL behind.
+    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
+    database.execute("PRAGMA query_only=ON")
+    return database
+
+
 def read_steps(folder: Path) -> list[StepRecord]:
     """All updates of a run, also of one that is training now."""
     columns = "step, loss, learning_rate, gradient_norm, terms, seconds"
-    with closing(sqlite3.connect(folder / FILE)) as database:
-        return [StepRecord(*row) for row in database.execute(f"SELECT {columns} FROM steps ORDER BY step")]
+    return [StepRecord(*row) for row in _rows(folder, f"SELECT {columns} FROM steps ORDER BY step")]
+
+
+def read_totals(folder: Path) -> tuple[int, float]:
+    """(number of the last update, seconds of all updates) of a run."""
+    ((last, seconds),) = _rows(folder, "SELECT COALESCE(MAX(step), 0), TOTAL(seconds) FROM steps")
+    return last, seconds
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """All validation losses of a run."""
-    with closing(sqlite3.connect(folder / FILE)) as database:
-        rows = database.execute("SELECT step, loss, examples FROM evaluations ORDER BY step")
-        return [Evaluation(*row) for row in rows]
+    rows = _rows(folder, "SELECT step, loss, examples FROM evaluations ORDER BY step")
+    return [Evaluation(*row) for row in rows]
 
 
 def read_notes(folder: Path) -> list[tuple[str, str]]:
     """(kind, text) of all that happened in a run, oldest first."""
-    with closing(sqlite3.connect(folder / FILE)) as database:
-        return [(kind, text) for kind, text in database.execute("SELECT kind, text FROM events ORDER BY rowid")]
+    return [(kind, text) for kind, text in _rows(folder, "SELECT kind, text FROM events ORDER BY rowid")]
+
+
+def read_times(folder: Path) -> list[tuple[str, float]]:
+    """(kind, seconds since 1970) of all that happened in a run, oldest first."""
+    return [(kind, at) for kind, at in _rows(folder, "SELECT kind, time FROM events ORDER BY rowid")]
+
+
+def _rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    """Raises CheckpointError if the file is damaged."""
+    with closing(connect(folder)) as database:
+        try:
+            return database.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise CheckpointError(f"{folder / FILE} cannot be read: {error}") from None

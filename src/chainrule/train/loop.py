@@ -19,8 +19,8 @@ from chainrule.train.checkpoint import State, Trained, save_checkpoint
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Engine, Loss
 from chainrule.train.evaluate import validation_loss
-from chainrule.train.events import Events
 from chainrule.train.interrupt import Stop
+from chainrule.train.journal import Keeper
 from chainrule.train.nonfinite import diagnosis, refusal, save_batches
 from chainrule.train.optimizers import gradients
 from chainrule.train.randomness import restore, snapshot
@@ -176,7 +176,7 @@ def refuse(job: Job, state: State, batches: Sequence[Batch], loss: float, norm: 
 
 
 def train_loop(
-    job: Job, state: State, events: Events, listener: Listener, watchers: Sequence[Watcher], stop: Stop
+    job: Job, state: State, journal: Keeper, listener: Listener, watchers: Sequence[Watcher], stop: Stop
 ) -> None:
     """Make updates until the last one, until patience ends or a stop is asked for, measuring and saving on the way."""
     job.model.train()
@@ -186,11 +186,11 @@ def train_loop(
         while state.step < job.config.steps and not stop.requested and not out_of_patience(job, state):
             start = time.perf_counter()
             record = train_step(job, state)
-            events.step(record)
+            journal.step(record)
             listener.step(record)
             for watcher in watchers:
                 watcher(record, job.model, job.optimizers)
-            best = due(state.step, job.config.loop.evaluate_every) and evaluate(job, state, events, listener)
+            best = due(state.step, job.config.loop.evaluate_every) and evaluate(job, state, journal, listener)
             state.seconds += time.perf_counter() - start
             if best or due(state.step, job.config.loop.checkpoint_every):
                 checkpoint(job, state)
@@ -206,7 +206,7 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def evaluate(job: Job, state: State, events: Events, listener: Listener) -> bool:
+def evaluate(job: Job, state: State, journal: Keeper, listener: Listener) -> bool:
     """Measure the validation loss on some examples; True if it is the best so far."""
     examples = min(job.task.measured, len(job.task.validation))
     loss = validation_loss(job.model, job.loss, job.task, job.device, examples)
@@ -216,7 +216,7 @@ def evaluate(job: Job, state: State, events: Events, listener: Listener) -> bool
     remember(state, best, job.config)
     baseline = job.task.baseline
     evaluation = Evaluation(state.step, loss, examples, best, (baseline.name, baseline.loss))
-    events.evaluation(evaluation)
+    journal.evaluation(evaluation)
     listener.evaluated(evaluation)
     return best
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, Session, finish
 from chainrule.train.health import Health
 from chainrule.train.interrupt import stop_on_signals
+from chainrule.train.journal import Journal, Keeper
 from chainrule.train.loop import Job, Watcher, micro_batches, out_of_patience, train_loop
 from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
@@ -36,6 +38,7 @@ from chainrule.train.results import Outcome, Results
 from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
 from chainrule.train.task import Kind
 from chainrule.train.tasks import KINDS
+from chainrule.train.tensorboard import FOLDER, Board, choose
 
 PREFLIGHT_BATCHES = 2
 
@@ -56,6 +59,7 @@ def run_training(
     message, if interrupted outside the loop or twice within a step.
     """
     listener, start = listener or Silent(), time.perf_counter()
+    board = choose(run.config.loop.tensorboard)
     kind = KINDS[run.config.task]
     data = kind.load(run.folder, run.config) if run.folder else None
     data = data or kind.prepare(run.config, listener)
@@ -63,7 +67,10 @@ def run_training(
     try:
         with preserved_randomness(), sole_trainer(folder), determinism(run.config.loop.deterministic):
             session = _begin(run, folder, kind, data, engine, listener, start)
-            return _train(session, run.checkpoint, preflight, watchers)
+            listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
+            boards = [Board(folder)] if board.written else []
+            with closing(Journal(Events(folder), *boards)) as journal:
+                return _train(session, run.checkpoint, journal, preflight, watchers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
 
@@ -91,32 +98,32 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
 
 
 def _train(
-    session: Session, checkpoint: Path | None, preflight: Preflight | None, watchers: Sequence[Watcher]
+    session: Session,
+    checkpoint: Path | None,
+    journal: Keeper,
+    preflight: Preflight | None,
+    watchers: Sequence[Watcher],
 ) -> Results:
     job, listener = session.job, session.listener
-    events = Events(job.folder)
-    try:
-        state = _state(job, checkpoint, events, listener)
-        if checkpoint is None and not _passes(job, preflight, listener):
-            events.note("refused", "preflight")
-            return finish(session, state, "refused by preflight")
-        with stop_on_signals(listener.stopping) as stop:
-            health = Health(partial(_tell, events, listener))
-            train_loop(job, state, events, listener, (*watchers, health), stop)
-        outcome = _outcome(job, state)
-        if outcome == "stopped early":
-            load_weights(best_checkpoint(job.folder, state), job.model)
-        results = finish(session, state, outcome)
-        events.note(outcome, f"step {state.step}")
-        return results
-    finally:
-        events.close()
+    state = _state(job, checkpoint, journal, listener)
+    if checkpoint is None and not _passes(job, preflight, listener):
+        journal.note("refused", "preflight")
+        return finish(session, state, "refused by preflight")
+    with stop_on_signals(listener.stopping) as stop:
+        health = Health(partial(_tell, journal, listener))
+        train_loop(job, state, journal, listener, (*watchers, health), stop)
+    outcome = _outcome(job, state)
+    if outcome == "stopped early":
+        load_weights(best_checkpoint(job.folder, state), job.model)
+    results = finish(session, state, outcome)
+    journal.note(outcome, f"step {state.step}")
+    return results
 
 
-def _tell(events: Events, listener: Listener, text: str) -> None:
+def _tell(journal: Keeper, listener: Listener, text: str) -> None:
     """Show a symptom while training goes on, and keep it."""
     listener.say("watch", text)
-    events.note("watch", text)
+    journal.note("watch", text)
 
 
 def _outcome(job: Job, state: State) -> Outcome:
@@ -132,16 +139,16 @@ def _use_threads(threads: int, listener: Listener) -> None:
         torch.set_num_threads(threads)
 
 
-def _state(job: Job, checkpoint: Path | None, events: Events, listener: Listener) -> State:
+def _state(job: Job, checkpoint: Path | None, journal: Keeper, listener: Listener) -> State:
     """The state to begin with: of the checkpoint, or fresh."""
     if checkpoint is None:
-        events.forget_after(-1)
-        events.note("started")
+        journal.forget_after(-1)
+        journal.note("started")
         return State()
     state = load_checkpoint(checkpoint, job.trained)
-    events.forget_after(state.step)
+    journal.forget_after(state.step)
     dropped = discard_after(job.folder, state.step)
-    events.note("resumed", f"step {state.step}")
+    journal.note("resumed", f"step {state.step}")
     listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
     return state
 

@@ -1,0 +1,60 @@
+"""Where the metrics of a run go: each record is handed to everyone who keeps it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Protocol
+
+from chainrule.train.records import Evaluation, StepRecord
+
+
+class Keeper(Protocol):
+    """Who keeps a run's metrics: the SQLite file, TensorBoard's event files."""
+
+    def step(self, record: StepRecord) -> None:
+        """Keep one update."""
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Keep one validation loss."""
+
+    def note(self, kind: str, text: str = "") -> None:
+        """Keep that something happened."""
+
+    def forget_after(self, step: int) -> None:
+        """Drop what a killed run wrote after the checkpoint from which it is resumed."""
+
+    def close(self) -> None:
+        """Write the last of it."""
+
+
+class Journal:
+    """Several keepers as one."""
+
+    def __init__(self, *keepers: Keeper) -> None:
+        self._keepers = keepers
+
+    def step(self, record: StepRecord) -> None:
+        """Keep one update."""
+        for keeper in self._keepers:
+            keeper.step(record)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Keep one validation loss."""
+        for keeper in self._keepers:
+            keeper.evaluation(evaluation)
+
+    def note(self, kind: str, text: str = "") -> None:
+        """Keep that something happened."""
+        for keeper in self._keepers:
+            keeper.note(kind, text)
+
+    def forget_after(self, step: int) -> None:
+        """Drop what came after a step."""
+        for keeper in self._keepers:
+            keeper.forget_after(step)
+
+    def close(self) -> None:
+        """Write the last of it, also if one of them cannot."""
+        with ExitStack() as closing:
+            for keeper in self._keepers:
+                closing.callback(keeper.close)

@@ -1,0 +1,55 @@
+"""TensorBoard's event files: written where tensorboard is installed, with the figures of the SQLite file."""
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from chainrule.errors import ConfigError
+from chainrule.train import tensorboard
+from chainrule.train.records import Evaluation, StepRecord
+from chainrule.train.tensorboard import Board, choose
+
+
+def scalars(folder, name):
+    """(step, value) of a tag as TensorBoard reads it; what a later session purged is gone."""
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def write(folder, steps, after=-1):
+    board = Board(folder)
+    board.forget_after(after)
+    for step in steps:
+        board.step(StepRecord(step, 2.0**-step, 0.5, 4.0, 100, 0.25))
+        board.evaluation(Evaluation(step, 4.0**-step, 8))
+    board.close()
+
+
+def test_what_was_written_is_read(tmp_path):
+    write(tmp_path, [1, 2, 3])
+
+    assert [(1, 0.5), (2, 0.25), (3, 0.125)] == scalars(tmp_path, "loss/training")
+    assert [(1, 0.25), (2, 0.0625), (3, 0.015625)] == scalars(tmp_path, "loss/validation")
+    assert [400.0] * 3 == [value for _, value in scalars(tmp_path, "terms_per_second")]
+
+
+def test_a_resumed_run_hides_what_was_lost(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    write(tmp_path, [2, 3], after=1)
+
+    assert [1, 2, 3] == [step for step, _ in scalars(tmp_path, "loss/training")]
+
+
+def test_without_a_record_no_file_is_made(tmp_path):
+    write(tmp_path, [])
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_choice_is_said_with_its_reason(monkeypatch):
+    assert (True, "as asked") == choose("on")
+    assert (True, "it is installed; --loop.tensorboard off leaves it out") == choose("auto")
+    assert (False, "off, as asked") == choose("off")
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
+    assert (False, "off: not installed (pip install 'chainrule[tensorboard]')") == choose("auto")
+    with pytest.raises(ConfigError, match=r"loop.tensorboard is 'on', but tensorboard is not installed: pip install "):
+        choose("on")
