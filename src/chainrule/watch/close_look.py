@@ -1,4 +1,4 @@
-"""The steps that are looked at closely: which they are, and everything about such a step copied for the judges."""
+"""A step that is looked at closely: everything about it copied for the judges."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ from chainrule.watch.observed import StepRecord
 
 SMALLEST_BUDGET = 32 * 2**20  # bytes of parameters that may be copied in any case
 SHARE = 0.01  # of a large model's parameters, so that five copies of them take at most 5 % more memory
-
-
-def is_close(number: int) -> bool:
-    """True for steps 1, 2, 3 and then 4, 8, 16 ...: what goes wrong later is seen, at a cost that vanishes."""
-    return number <= 3 or number & (number - 1) == 0
 
 
 def norm(tensors: Iterable[Tensor | None]) -> float | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 from torch import Tensor
 
 from chainrule.finding import Line
 
+T = TypeVar("T")
 Kind = Literal[
     "epoch", "batch", "backward", "zero_grad", "scale", "unscale", "clip", "step", "schedule", "save", "load"
 ]
@@ -46,8 +47,20 @@ class Event:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Kept:
+    """A thing at which several judges look, each of them several times."""
+
+    def once(self, compute: Callable[[Self], T]) -> T:
+        """compute(self), computed when it is first asked for and kept as long as the thing."""
+        known = self.__dict__.setdefault("_known", {})
+        if compute not in known:
+            known[compute] = compute(self)
+        result: T = known[compute]
+        return result
+
+
 @dataclass(frozen=True, eq=False)
-class StepRecord:
+class StepRecord(Kept):
     """One optimizer step in full: everything that is needed to compute it again by its formula.
 
     number       of this step among those of its optimizer, from 1
@@ -81,7 +94,7 @@ class Observed:
     """All that was seen so far; it grows while the loop runs.
 
     events    in order
-    steps     the optimizer steps that were looked at closely: the first three, then numbers 4, 8, 16 ...
+    steps     the optimizer steps that were looked at closely: the first four, then about numbers 8, 16, 32 ...; see `pace`
     finished  True once the loop has ended by itself, so that what is missing at the end is missing for good
     rehearsal True if the loop is a short rehearsal on copies, with batches repeated
     """

@@ -16,10 +16,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
-from chainrule.watch.close_look import StepLook, is_close, norm
+from chainrule.watch.close_look import StepLook, norm
 from chainrule.watch.loaders import Loaders
 from chainrule.watch.names import Names, held_by
 from chainrule.watch.observed import Event, Kind, Observed
+from chainrule.watch.pace import Pace
 from chainrule.watch.patches import Around, all_patched, and_then, before
 
 KEPT_UPDATES = 64  # events of older updates are forgotten, but those of the first and the loaders' epochs
@@ -54,6 +55,8 @@ class Observer:
         self._ahead_of_step, self._behind_step = before_step, after_step
         self._loaders = Loaders(self.names, self._say)
         self._updates = 0
+        self._pace = Pace()
+        self.close = self._pace.wanted(1)  # True while the coming step is one that is looked at closely
         self._numbers: dict[int, int] = {}
         self._look: StepLook | None = None
         self._clip: tuple[float, float] | None = None
@@ -76,11 +79,6 @@ class Observer:
         finally:
             for hook in hooks:
                 hook.remove()
-
-    @property
-    def close(self) -> bool:
-        """True while the coming step is one that is looked at closely."""
-        return is_close(self._updates + 1)
 
     def _patches(self) -> list[tuple[Any, str, Around]]:
         schedulers = [kind for kind in vars(lr_scheduler).values() if isinstance(kind, type)]
@@ -202,7 +200,8 @@ class Observer:
         closure = kwargs.get("closure") or next((arg for arg in args if callable(arg) and arg is not optimizer), None)
         number = self._numbers.get(id(optimizer), 0) + 1
         if self.close and closure is None:
-            self._look = StepLook(optimizer, self.names.of(optimizer), number, self.names.parameters(optimizer))
+            with self._pace.timed():
+                self._look = StepLook(optimizer, self.names.of(optimizer), number, self.names.parameters(optimizer))
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         if id(optimizer) in self._stepping:
@@ -216,24 +215,36 @@ class Observer:
     def _count(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """A step is finished: it becomes an event, a record if it was looked at closely, and the judges may look."""
         self._numbers[id(optimizer)] = self._numbers.get(id(optimizer), 0) + 1
-        close, look, self._look = self.close, self._look, None
+        if self.close:
+            with self._pace.timed():
+                self._looked_at(optimizer, skipped)
+                self._updates += 1
+                self._forget()
+                self._on_step(self.observed)
+        else:
+            self._said_step(optimizer, skipped)
+            self._updates += 1
+        self.close = self._pace.wanted(self._updates + 1)
+        self._on_update(self._updates)
+
+    def _looked_at(self, optimizer: Optimizer, skipped: bool) -> None:
+        """The end of a step that was looked at closely: its record is kept."""
+        self._said_step(optimizer, skipped)
+        look, self._look = self._look, None
+        if look is not None and not skipped:
+            self.observed.steps.append(look.finished(self.observed.events[-1].line, self._loss))
+            self._forget_steps()
+
+    def _said_step(self, optimizer: Optimizer, skipped: bool) -> None:
         gradients = [parameter.grad for parameter in held_by(optimizer)]
         self._say(
             "step",
             self.names.of(optimizer),
             rates=[float(math.nan if group.get("lr") is None else group["lr"]) for group in optimizer.param_groups],
-            norm=norm(gradients) if close else None,
+            norm=norm(gradients) if self.close else None,
             empty=all(gradient is None for gradient in gradients),
             skipped=skipped,
         )
-        if look is not None and not skipped:
-            self.observed.steps.append(look.finished(self.observed.events[-1].line, self._loss))
-            self._forget_steps()
-        self._updates += 1
-        if close:
-            self._forget()
-            self._on_step(self.observed)
-        self._on_update(self._updates)
 
     def _forget_steps(self) -> None:
         """Keep the last steps of each optimizer; of a rehearsal, which is short, all."""

@@ -44,9 +44,14 @@ def judge(observed: Observed) -> Outcome:
 
 
 def _lost(path: str, records: list[StepRecord]) -> bool:
-    earlier = [_flows(record.gradients.get(path)) for record in records[:-LAST] if path in record.before]
-    later = [_flows(record.gradients.get(path)) for record in records[-LAST:]]
+    earlier = [path in record.once(_trained) for record in records[:-LAST] if path in record.before]
+    later = [path in record.once(_trained) for record in records[-LAST:]]
     return bool(earlier) and all(earlier) and not any(later)
+
+
+def _trained(record: StepRecord) -> set[str]:
+    """The parameters whose gradient is not zero."""
+    return {path for path, grad in record.gradients.items() if _flows(grad)}
 
 
 def _flows(grad: Tensor | None) -> bool:

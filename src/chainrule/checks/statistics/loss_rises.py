@@ -35,7 +35,7 @@ def judge(observed: Observed) -> Outcome:
     first = [step for step in observed.steps if step.number == 1 and not _maximizes(step)]
     if not first:
         return NotRun("no optimizer's first step was looked at")
-    cosines = ((step, _cosine(step)) for step in first)
+    cosines = ((step, step.once(_cosine)) for step in first)
     return [_finding(step, cosine) for step, cosine in cosines if cosine > UPHILL]
 
 

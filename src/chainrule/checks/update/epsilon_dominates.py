@@ -31,7 +31,7 @@ SHARE, BELOW, STEPS = 0.9, 0.1, 2
 
 def judge(observed: Observed) -> Outcome:
     """Whether ε decides the size of the steps."""
-    seen = [(move, size) for move in moves(observed) if (size := _size(move)) is not None]
+    seen = [(move, size) for move in moves(observed) if (size := move.once(_size)) is not None]
     by_step: dict[tuple[str, int], list[tuple[Move, Tensor]]] = {}
     for move, size in seen:
         by_step.setdefault((move.record.optimizer, move.record.number), []).append((move, size))

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from chainrule.tolerance import unit
 from chainrule.update_rules import UpdateRule, claimed_by, rule_of_torch, suffices
 from chainrule.update_rules.rule import number
-from chainrule.watch.observed import Observed, StepRecord
+from chainrule.watch.observed import Kept, Observed, StepRecord
 
 STATE_OF_TORCH = frozenset(
     (
@@ -38,7 +39,7 @@ WHOLE = 2**20  # entries up to which a formula that is not elementwise is comput
 
 
 @dataclass(frozen=True, eq=False)
-class Move:
+class Move(Kept):
     """One parameter in one step: an even sample of its entries, if it is large.
 
     expected  the values after the step by the formula, float64; None if no formula is known
@@ -56,6 +57,17 @@ class Move:
     unmoved: bool
     dimensions: int
 
+    @cached_property
+    def pulled(self) -> bool:
+        """True if its gradient is not zero."""
+        return bool(self.grad.any())
+
+    @cached_property
+    def size(self) -> Tensor:
+        """How far each entry should have moved by the formula, float64; only where the formula is known."""
+        assert self.expected is not None
+        return (self.expected - self.before.double()).abs()
+
     def cut(self, tensor: Tensor) -> Tensor:
         """The same entries of another tensor of the parameter's shape."""
         return _sample(tensor)
@@ -65,12 +77,12 @@ class Move:
         """Learning rate of its group."""
         return number(self.settings, "lr", math.nan)
 
-    @property
+    @cached_property
     def step(self) -> Tensor:
         """How far it moved, float64."""
         return self.after.double() - self.before.double()
 
-    @property
+    @cached_property
     def rounding(self) -> Tensor:
         """The rounding error of storing the result, for each entry: u (|before| + |after|)."""
         return unit(self.before.dtype) * (self.before.double().abs() + self.after.double().abs())
@@ -79,12 +91,13 @@ class Move:
 def moves(observed: Observed) -> Iterator[Move]:
     """Every parameter of every step that was looked at closely, if it had a dense gradient of finite numbers."""
     for record in observed.steps:
-        for path in record.before:
-            grad = record.gradients.get(path)
-            if grad is not None and _dense(grad) and _dense(record.before[path]):
-                move = _move(record, path, grad)
-                if bool(torch.isfinite(move.grad).all() & torch.isfinite(move.before).all()):
-                    yield move
+        yield from record.once(_moves)
+
+
+def _moves(record: StepRecord) -> tuple[Move, ...]:
+    pairs = [(path, record.gradients.get(path)) for path in record.before]
+    made = [_move(record, path, g) for path, g in pairs if g is not None and _dense(g) and _dense(record.before[path])]
+    return tuple(move for move in made if bool(torch.isfinite(move.grad).all() & torch.isfinite(move.before).all()))
 
 
 def _move(record: StepRecord, path: str, grad: Tensor) -> Move:

@@ -48,7 +48,7 @@ def judge(observed: Observed) -> Outcome:
         return NotRun("no step of an optimizer whose formula is known was looked at")
     wrong: dict[str, list[Move]] = {}
     for move in seen:
-        if _excess(move) > 1:
+        if move.once(_excess) > 1:
             wrong.setdefault(move.record.optimizer, []).append(move)
     return [_finding(name, own, seen) for name, own in wrong.items()]
 
@@ -64,8 +64,7 @@ def _difference(move: Move) -> Tensor:
 
 def _excess(move: Move) -> float:
     """The largest difference in units of what is allowed."""
-    assert move.expected is not None
-    largest = (move.expected - move.before.double()).abs().max()
+    largest = move.size.max()
     allowed = STORING * move.rounding + MOMENTS * unit(move.before.dtype) * largest * _cancellation(move)
     return float((_difference(move) / allowed.clamp(min=1e-300)).max())
 

@@ -33,7 +33,7 @@ STEPS_AT_RATE_ZERO = 3
 
 def judge(observed: Observed) -> Outcome:
     """Which parameters stay where they are although they have a gradient."""
-    seen = [move for move in moves(observed) if bool(move.grad.any())]
+    seen = [move for move in moves(observed) if move.pulled]
     if not seen:
         return NotRun("no step with a gradient was looked at")
     found = []
@@ -58,8 +58,7 @@ def _of_one(observed: Observed, name: str, seen: list[Move]) -> list[Finding]:
 def _stays(move: Move) -> bool:
     if not move.unmoved:
         return False
-    by_rate = move.rate * move.grad.double().abs()
-    should = by_rate if move.expected is None else (move.expected - move.before.double()).abs()
+    should = move.rate * move.grad.double().abs() if move.expected is None else move.size
     return bool((should > 2 * move.rounding).any())
 
 

@@ -57,7 +57,7 @@ def judge(observed: Observed) -> Outcome:
 def _standing(name: str, seen: list[Move]) -> list[Finding]:
     by_path: dict[str, list[tuple[int, int]]] = {}
     for move in seen:
-        by_path.setdefault(move.path, []).append(_counts(move))
+        by_path.setdefault(move.path, []).append(move.once(_counts))
     shares = {path: _least(counts) for path, counts in by_path.items() if any(total for _, total in counts)}
     still = {path: share for path, share in shares.items() if share >= SHARE}
     overall = _least(_sums(by_path.values()))
@@ -70,10 +70,8 @@ def _standing(name: str, seen: list[Move]) -> list[Finding]:
 
 def _counts(move: Move) -> tuple[int, int]:
     """(entries that stand still because of rounding, entries that should move)."""
-    assert move.expected is not None
-    size = (move.expected - move.before.double()).abs()
-    should = size > 0
-    still = should & (move.before == move.after) & (size <= move.rounding)
+    should = move.size > 0
+    still = should & (move.before == move.after) & (move.size <= move.rounding)
     return int(still.sum()), int(should.sum())
 
 
@@ -89,8 +87,7 @@ def _sums(columns: Iterable[list[tuple[int, int]]]) -> list[tuple[int, int]]:
 def _finding(name: str, seen: list[Move], still: Mapping[str, float], overall: float, held: int) -> Finding:
     worst = max(still, key=lambda path: still[path])
     move = next(move for move in seen if move.path == worst)
-    assert move.expected is not None
-    size = float((move.expected - move.before.double()).abs().mean())
+    size = float(move.size.mean())
     spacing = float(move.rounding.mean()) / 2
     certain = overall >= ALMOST_ALL and move.record.rule in OF_TORCH
     dtype = str(move.before.dtype).removeprefix("torch.")

@@ -18,10 +18,9 @@ Limits
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from chainrule.checks.update.expected import Move, moves, warming_up
 from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.watch.close_look import norm
 from chainrule.watch.observed import Observed
 
 NAME = "update-ratio"
@@ -30,7 +29,7 @@ LARGEST, SMALLEST = 1.0, 1e-7
 
 def judge(observed: Observed) -> Outcome:
     """Whether steps are out of proportion to the weights."""
-    seen = [move for move in moves(observed) if move.dimensions >= 2 and move.rate > 0 and bool(move.grad.any())]
+    seen = [move for move in moves(observed) if move.dimensions >= 2 and move.rate > 0 and move.pulled]
     names = dict.fromkeys(move.record.optimizer for move in seen)
     found, judged = [], False
     for name in names:
@@ -48,12 +47,8 @@ def _ratios(seen: list[Move]) -> list[float]:
     by_step: dict[int, list[Move]] = {}
     for move in seen:
         by_step.setdefault(move.record.number, []).append(move)
-    pairs = [(_norm([m.step for m in own]), _norm([m.before for m in own])) for own in by_step.values()]
-    return [step / weights for step, weights in pairs if weights > 0]
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(sum(float(tensor.double().norm()) ** 2 for tensor in tensors) ** 0.5)
+    pairs = [(norm(m.step for m in own), norm(m.before for m in own)) for own in by_step.values()]
+    return [step / weights for step, weights in pairs if step is not None and weights]
 
 
 def _finding(name: str, ratios: list[float], move: Move) -> Finding:
