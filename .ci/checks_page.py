@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from chainrule.checks.gradient import STAGES
-from chainrule.checks.groups import CHECKS, JUDGES, ON_REQUEST
+from chainrule.checks.groups import AMONG_RANKS, CHECKS, JUDGES, ON_REQUEST
 from chainrule.checks.own_loss import CHECKS as OF_A_LOSS
 from chainrule.preflight import documented
 
@@ -22,7 +22,12 @@ The gradient's stages are described in [gradients.md](gradients.md); what each c
 def page() -> str:
     """The page as it should be."""
     pages = {name: (inspect.getdoc(module) or "").splitlines()[0] for name, module in documented().items()}
-    tables = {"before": CHECKS, "watched": JUDGES, "on request": ON_REQUEST}
+    tables = {
+        "before": CHECKS,
+        "watched": JUDGES,
+        "watched in several processes": AMONG_RANKS,
+        "on request": ON_REQUEST,
+    }
     stages = dict.fromkeys(name for name, _ in STAGES.values())
     lines = [HEAD, f"{len(pages)} checks.", "", "## The gradient's stages"]
     lines += [f"- **{name}**{pages[name].removeprefix(name)}" for name in stages]

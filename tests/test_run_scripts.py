@@ -24,6 +24,7 @@ TRAINED = {  # script -> classes of the models whose losses are examined
     "activations_kept": ["Keeping"],
     "trainer": ["GPT2LMHeadModel"],
     "lightning_module": ["Classifier"],
+    "ddp": ["Sequential"],
 }
 NEEDS = {"trainer": "accelerate", "lightning_module": "lightning"}
 

@@ -64,9 +64,10 @@ def run(
     limit, code = 0 if only_preflight else steps, 0
     with live.watch(only=only or (), seed=seed, command=command, steps=limit, tell=live.say) as watch:
         code = _run(script, arguments, module)
-    live.say(watch.closing)
-    annotate(watch.report)
-    write(watch.report, json, save)
+    if watch.ranks.rank == 0:  # of several processes that torchrun started, the first speaks for all
+        live.say(watch.closing)
+        annotate(watch.report)
+        write(watch.report, json, save)
     return code or EXIT_CODES[watch.report.verdict]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from chainrule.autodiff import evaluate, loss_of
 from chainrule.capture.expand import expand
 from chainrule.checks.finite import check_finite
-from chainrule.checks.groups import JUDGES, judge, summarised
+from chainrule.checks.groups import AMONG_RANKS, JUDGES, LoopCheck, judge, summarised
 from chainrule.checks.subject import Subject
 from chainrule.engines import KNOWN
 from chainrule.finding import Finding, StageResult
@@ -24,8 +24,10 @@ from chainrule.report.text import closing, finding_text
 from chainrule.setups import Setup
 from chainrule.watch import memory
 from chainrule.watch.ahead import Iteration
+from chainrule.watch.children import Children, leave
 from chainrule.watch.observed import Observed
 from chainrule.watch.observer import Observer
+from chainrule.watch.ranks import Ranks
 from chainrule.watch.scout import Scout
 
 # What needs no float64 copy of all values: for a model that the memory does not hold four times.
@@ -53,6 +55,11 @@ class Watch:
         self._refused: list[str] = []
         self._found: list[Finding] = []
         self._groups: dict[str, StageResult] = {}
+        self._of_children: list[Report] = []
+        self.ranks = Ranks()
+        self.keep: Callable[[], None] = lambda: (
+            None
+        )  # called when something was found, in a process that another one started
 
     @property
     def report(self) -> Report:
@@ -60,11 +67,16 @@ class Watch:
         numbered = [(f" ({n})" if n > 1 else "", report) for n, report in enumerate(self._preflights, 1)]
         stages = [replace(stage, name=stage.name + number) for number, report in numbered for stage in report.stages]
         stages += [StageResult("preflight", None, f"not possible: {reason}") for reason in self._refused]
-        findings = [finding for report in self._preflights for finding in report.findings]
+        stages += self._groups.values()
+        findings = [finding for report in self._preflights for finding in report.findings] + self._found
+        subject = [(label + number, line) for number, report in numbered for label, line in report.subject]
+        for report in self._of_children:
+            stages, subject = stages or list(report.stages), subject or list(report.subject)
+            findings += [finding for finding in report.findings if not _known(finding, findings)]
         return Report(
-            findings=(*findings, *self._found),
-            stages=(*stages, *self._groups.values()),
-            subject=tuple((label + number, line) for number, report in numbered for label, line in report.subject),
+            findings=tuple(findings),
+            stages=tuple(stages),
+            subject=tuple(subject),
             seed=self._seed,
             versions=versions(),
             command=self._command,
@@ -116,7 +128,21 @@ class Watch:
         """Judge what the loop did up to now; tell what is new."""
         if not observed.events:
             return
-        for group, table in JUDGES.items():
+        self.judge(JUDGES, observed)
+        self.heard(observed)
+
+    def heard(self, observed: Observed) -> None:
+        """Judge what the ranks of a distributed run have said."""
+        if observed.replicas or observed.disagreements:
+            self.judge(AMONG_RANKS, observed)
+
+    def children_done(self, reports: list[Report]) -> None:
+        """What was found in the processes that the loop's process started."""
+        self._of_children += reports
+
+    def judge(self, tables: Mapping[str, tuple[LoopCheck, ...]], observed: Observed) -> None:
+        """Have the checks of some groups look at what was observed; tell what is new."""
+        for group, table in tables.items():
             wanted = [check for check in table if not self._only or check.NAME in self._only]
             if wanted:
                 self._judged(group, *summarised(f"{group}, watched", partial(judge, wanted, observed)))
@@ -127,9 +153,38 @@ class Watch:
         keep = known is not None and known.verdict not in (None, "pass") and result.verdict in (None, "pass")
         self._groups[group] = replace(known if keep and known else result, seconds=spent)
         for finding in findings:
-            if not any((finding.check, finding.where) == (old.check, old.where) for old in self._found):
+            if not _known(finding, self._found):
                 self._found.append(with_command(finding, self._command, self._seed))
-                self._tell(finding_text(self._found[-1]))
+                if self.ranks.first(f"told/{finding.check}/{finding.where}"):
+                    self._tell(finding_text(self._found[-1]))
+                self.keep()
+
+
+def _known(finding: Finding, findings: list[Finding]) -> bool:
+    return any((finding.check, finding.where) == (old.check, old.where) for old in findings)
+
+
+@dataclass
+class Child:
+    """The target of a process that the watched program starts; what is found in it is left in a folder for the parent.
+
+    settings   of the parent's watch
+    inherited  watches a block in a process that is a fork, and so has all that the parent had; None where it was pickled
+    """
+
+    target: Callable[..., Any]
+    folder: str
+    settings: dict[str, Any]
+    inherited: Callable[[], AbstractContextManager[Watch]] | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "inherited": None}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the target."""
+        with (self.inherited or partial(watch, **self.settings))() as seen:
+            seen.keep = lambda: leave(self.folder, seen.ranks.rank, seen.report)
+            self.target(*args, **kwargs)
 
 
 @contextmanager
@@ -169,7 +224,26 @@ def watch(
         seen.preflight_done(report)
         updated(0)
 
-    scout = Scout(seen.examined, tell, after_preflight, seen.preflight_refused)
+    @contextmanager
+    def block() -> Iterator[Watch]:
+        """The loop, up to where it ends in whatever way."""
+        try:
+            yield seen
+            observer.observed.finished = True
+        except StopProgramError:
+            pass
+        except BaseException as error:
+            scout.ended(error)
+            raise
+        finally:
+            scout.ended()
+            observer.peers.finish()
+            seen.stepped(observer.observed)
+            seen.keep()
+
+    scout = Scout(
+        seen.examined, tell, after_preflight, seen.preflight_refused, lambda: seen.ranks.several and seen.ranks.rank > 0
+    )
     observer = Observer(
         [thing for thing in things if isinstance(thing, nn.Module)],
         on_step=stepped,
@@ -177,12 +251,13 @@ def watch(
         on_backward=scout.loss_reached,
         before_step=scout.step_reached,
         after_step=scout.step_done,
+        on_peers=seen.heard,
     )
+    seen.ranks = observer.peers.ranks
+    settings = {"only": tuple(only), "seed": seed, "command": command, "steps": steps}
+    children = Children(lambda target, folder: Child(target, folder, settings, block))
     try:
-        with scout.armed(), observer.watching():
+        with scout.armed(), observer.watching(), children.followed(), block():
             yield seen
-            observer.observed.finished = True
-    except StopProgramError:
-        pass
     finally:
-        seen.stepped(observer.observed)
+        seen.children_done(children.left())

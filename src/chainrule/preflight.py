@@ -16,6 +16,7 @@ import torch
 from chainrule.checks import own_loss
 from chainrule.checks.gradient import STAGES
 from chainrule.checks.groups import (
+    AMONG_RANKS,
     CHECKS,
     JUDGES,
     ON_REQUEST,
@@ -50,7 +51,9 @@ def documented() -> dict[str, ModuleType]:
 def _of_setups() -> dict[str, ModuleType]:
     """Those that look at a whole set-up."""
     stages = {name: sys.modules[run.__module__] for name, run in STAGES.values()}
-    groups = [check for table in (CHECKS, JUDGES, ON_REQUEST) for checks in table.values() for check in checks]
+    groups = [
+        check for table in (CHECKS, JUDGES, AMONG_RANKS, ON_REQUEST) for checks in table.values() for check in checks
+    ]
     return stages | {check.NAME: cast(ModuleType, check) for check in groups}
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from chainrule.checks import dependence, equivalence, loop, numeric, parameters, search, statistics, update
+from chainrule.checks import dependence, equivalence, loop, numeric, parameters, ranks, search, statistics, update
 from chainrule.checks.gradient.extra import EXTRA
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome, StageResult, verdict_of
@@ -58,6 +58,8 @@ CHECKS: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
 JUDGES: Mapping[str, tuple[LoopCheck, ...]] = MappingProxyType(
     {"update": update.JUDGES, "loop": loop.JUDGES, "statistics": statistics.JUDGES, "numeric": numeric.JUDGES}
 )
+# Of programs of several processes; judged only where there are several.
+AMONG_RANKS: Mapping[str, tuple[LoopCheck, ...]] = MappingProxyType({"ranks": ranks.JUDGES})
 # Dear: they compile or train, and run only when they are asked for by name.
 ON_REQUEST: Mapping[str, tuple[SubjectCheck, ...]] = MappingProxyType(
     {"equivalence": equivalence.ON_REQUEST, "search": search.ON_REQUEST}

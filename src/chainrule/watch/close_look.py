@@ -44,12 +44,12 @@ class StepLook:
 
     def __init__(self, optimizer: Optimizer, name: str, number: int, parameters: Mapping[str, tuple[int, Tensor]]):
         self._optimizer, self._name, self._number = optimizer, name, number
-        self._parameters = affordable(parameters)
+        self.parameters = affordable(parameters)
         self._settings = tuple(
             {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
         )
         self._before = self._values()
-        self._gradients = {path: _copied(parameter.grad) for path, (_, parameter) in self._parameters.items()}
+        self._gradients = {path: _copied(parameter.grad) for path, (_, parameter) in self.parameters.items()}
         self._state = self._states()
 
     def finished(self, line: Line | None, loss: float | None) -> StepRecord:
@@ -59,7 +59,7 @@ class StepLook:
             optimizer=self._name,
             rule=type(self._optimizer),
             settings=self._settings,
-            group={path: group for path, (group, _) in self._parameters.items()},
+            group={path: group for path, (group, _) in self.parameters.items()},
             before=self._before,
             gradients=self._gradients,
             after=self._values(),
@@ -70,13 +70,13 @@ class StepLook:
         )
 
     def _values(self) -> dict[str, Tensor]:
-        return {path: parameter.detach().clone() for path, (_, parameter) in self._parameters.items()}
+        return {path: parameter.detach().clone() for path, (_, parameter) in self.parameters.items()}
 
     def _states(self) -> dict[str, Mapping[str, Any]]:
         state = self._optimizer.state
         return {
             path: {key: _copied(value) for key, value in state.get(parameter, {}).items()}
-            for path, (_, parameter) in self._parameters.items()
+            for path, (_, parameter) in self.parameters.items()
         }
 
 

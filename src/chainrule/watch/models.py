@@ -9,8 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from chainrule.graph import Graph, Leaf
-from chainrule.setups import uncompiled
-from chainrule.watch.names import held_by, roots_of
+from chainrule.watch.names import held_by, inner, roots_of
 
 
 def models_of(called: nn.Module, optimizers: list[Optimizer]) -> dict[str, nn.Module]:
@@ -18,7 +17,7 @@ def models_of(called: nn.Module, optimizers: list[Optimizer]) -> dict[str, nn.Mo
     trained = [parameter for optimizer in optimizers for parameter in held_by(optimizer)]
     models: dict[str, nn.Module] = {}
     for root in roots_of([*called.parameters(), *trained]):
-        model = uncompiled(root)
+        model = inner(root)
         if all(model is not known for known in models.values()):
             name = type(model).__name__
             taken = sum(known.rstrip("0123456789") == name for known in models)

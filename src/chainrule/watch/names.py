@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+
+from chainrule.setups import uncompiled
 
 
 class Names:
@@ -23,8 +26,8 @@ class Names:
         """Take the paths of the models' parameters; the class's name comes first where there are several models."""
         known = list(models)
         for model in known:
-            prefix = f"{type(model).__name__}." if len(known) > 1 else ""
-            for path, parameter in model.named_parameters(remove_duplicate=False):
+            prefix = f"{type(inner(model)).__name__}." if len(known) > 1 else ""
+            for path, parameter in inner(model).named_parameters(remove_duplicate=False):
                 self._paths.setdefault(id(parameter), prefix + path)
 
     def parameter(self, parameter: Any, position: str) -> str:
@@ -64,3 +67,16 @@ def roots_of(parameters: Iterable[Any]) -> list[nn.Module]:
     roots = [module for module in modules if id(module) not in inner and "_parameters" in vars(module)]
     holding = [root for root in roots if any(id(parameter) in wanted for parameter in root.parameters())]
     return sorted(holding, key=lambda root: -sum(1 for _ in root.parameters()))
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """What torch.compile and DistributedDataParallel wrapped."""
+    while (unwrapped := uncompiled(unreplicated(model))) is not model:
+        model = unwrapped
+    return model
+
+
+def unreplicated(model: nn.Module) -> nn.Module:
+    """What DistributedDataParallel wrapped; any other model is itself."""
+    module: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return module

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from torch import Tensor
 
 from chainrule.finding import Line
+from chainrule.watch.replica import Disagreement, Replica
 
 T = TypeVar("T")
 Kind = Literal[
@@ -96,11 +97,15 @@ class Observed:
     events    in order
     steps     the optimizer steps that were looked at closely: the first four, then about numbers 8, 16, 32 ...; see `pace`
     finished  True once the loop has ended by itself, so that what is missing at the end is missing for good
+    replicas  steps of which every rank of a distributed run has said what it did: one for each rank, in order
+    disagreements  collective calls in which ranks do not fit each other
     rehearsal True if the loop is a short rehearsal on copies, with batches repeated
     """
 
     events: list[Event] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
+    replicas: list[tuple[Replica, ...]] = field(default_factory=list)
+    disagreements: list[Disagreement] = field(default_factory=list)
     finished: bool = False
     rehearsal: bool = False
 

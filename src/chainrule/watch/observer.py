@@ -22,6 +22,7 @@ from chainrule.watch.names import Names, held_by
 from chainrule.watch.observed import Event, Kind, Observed
 from chainrule.watch.pace import Pace
 from chainrule.watch.patches import Around, all_patched, and_then, before
+from chainrule.watch.peers import Peers
 
 KEPT_UPDATES = 64  # events of older updates are forgotten, but those of the first and the loaders' epochs
 KEPT_STEPS = 3  # of each optimizer; each holds copies of parameters, gradients and state
@@ -36,6 +37,7 @@ class Observer:
     on_update   called after every step, with the number of steps so far
     on_backward called with each loss that is about to be differentiated; True says that it has been done
     before_step called with each optimizer that is about to make a step, after_step when it has made it
+    on_peers    called when other ranks of a distributed run have said something new; None: they are not looked at
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Observer:
         on_backward: Callable[[Tensor], bool] = lambda _: False,
         before_step: Callable[[Optimizer], None] = lambda _: None,
         after_step: Callable[[Optimizer], None] = lambda _: None,
+        on_peers: Callable[[Observed], None] | None = None,
     ) -> None:
         self.observed = Observed()
         self.names = Names(models)
@@ -54,6 +57,13 @@ class Observer:
         self._on_step, self._on_update, self._on_backward = on_step, on_update, on_backward
         self._ahead_of_step, self._behind_step = before_step, after_step
         self._loaders = Loaders(self.names, self._say)
+        self.peers = Peers(
+            self.observed,
+            close=lambda: self.close,
+            line=_line,
+            news=lambda: on_peers(self.observed) if on_peers else None,
+            alone=on_peers is None,
+        )
         self._updates = 0
         self._pace = Pace()
         self.close = self._pace.wanted(1)  # True while the coming step is one that is looked at closely
@@ -74,7 +84,7 @@ class Observer:
             register_optimizer_step_post_hook(self._after_step),
         ]
         try:
-            with all_patched(self._patches()), self._loaders.followed():
+            with all_patched(self._patches()), self._loaders.followed(), self.peers.followed():
                 yield self.observed
         finally:
             for hook in hooks:
@@ -105,8 +115,7 @@ class Observer:
         ]
 
     def _say(self, kind: Kind, who: str = "", *, look_up: bool | None = None, **numbers: Any) -> None:
-        line = running_line() if (self.close if look_up is None else look_up) else None
-        where = Line(line.file, line.line, line.code) if line else None
+        where = _line() if (self.close if look_up is None else look_up) else None
         self.observed.events.append(Event(kind, self._updates, who, where, numbers))
 
     def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,6 +234,7 @@ class Observer:
             self._said_step(optimizer, skipped)
             self._updates += 1
         self.close = self._pace.wanted(self._updates + 1)
+        self.peers.stepped()
         self._on_update(self._updates)
 
     def _looked_at(self, optimizer: Optimizer, skipped: bool) -> None:
@@ -232,8 +242,11 @@ class Observer:
         self._said_step(optimizer, skipped)
         look, self._look = self._look, None
         if look is not None and not skipped:
-            self.observed.steps.append(look.finished(self.observed.events[-1].line, self._loss))
+            record = look.finished(self.observed.events[-1].line, self._loss)
+            self.observed.steps.append(record)
             self._forget_steps()
+            self.peers.looked_at(record, look.parameters, _since_last_step(self.observed.events[:-1]))
+            self._pace.limited = not self.peers.ranks.several  # the ranks must look at the same steps
 
     def _said_step(self, optimizer: Optimizer, skipped: bool) -> None:
         gradients = [parameter.grad for parameter in held_by(optimizer)]
@@ -272,6 +285,16 @@ class Observer:
 
     def _loaded_file(self, thing: Any, *_: Any, **__: Any) -> None:
         self._say("load", look_up=True, what="file", keys=_keys(thing))
+
+
+def _line() -> Line | None:
+    line = running_line()
+    return Line(line.file, line.line, line.code) if line else None
+
+
+def _since_last_step(events: list[Event]) -> list[Event]:
+    start = next((i for i in range(len(events), 0, -1) if events[i - 1].kind == "step"), 0)
+    return events[start:]
 
 
 def _keys(thing: Any) -> list[str]:

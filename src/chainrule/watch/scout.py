@@ -17,19 +17,22 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from chainrule.capture.tape_adjoints import leaves_of
 from chainrule.capture.tape_live import Arguments
 from chainrule.watch.ahead import Ahead, Iteration
+from chainrule.watch.collectives import COLLECTIVES
 from chainrule.watch.fork import WorkFailedError, be_quiet, fork, received, said_by, send_and_exit, speak, why_not
-from chainrule.watch.names import held_by
+from chainrule.watch.names import held_by, unreplicated
 from chainrule.watch.patches import Around, all_patched
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
+ALONE = "the ranks communicate before a backward, and a copy of one process has no others"
 MOST = 3  # preflights of one program: one for each optimizer that trains something of its own
 
 
@@ -41,6 +44,7 @@ class Scout:
     hear     what the parent does with what the child says meanwhile
     tell     what the parent does with that result
     give_up  what the parent does with the reason why there is no result
+    elsewhere   whether another process of the same run sends the copies ahead
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Scout:
         hear: Callable[[str], None],
         tell: Callable[[Any], None],
         give_up: Callable[[str], None],
+        elsewhere: Callable[[], bool] = lambda: False,
     ) -> None:
         self._examine, self._hear, self._tell, self._give_up = examine, hear, tell, give_up
+        self._elsewhere = elsewhere
         self._optimizers: list[Optimizer] = []
         self._examined: set[int] = set()  # optimizers
         self._stepping: Optimizer | None = None
@@ -69,13 +75,17 @@ class Scout:
             try:
                 yield
             except BaseException as error:
-                if self.is_copy:  # if it fails in the parent too, that is where it says so
-                    self._stop(f"the program raised {type(error).__name__}: {error}")
+                self.ended(error)
                 raise
             finally:
-                if self.is_copy:
-                    self._stop("the program ended before a loss was differentiated")
+                self.ended()
                 self._disarm()
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """The program has ended, or raised: in the copy, the end of the way."""
+        if self.is_copy:  # if it fails in the parent too, that is where it says so
+            raised = f"the program raised {type(error).__name__}: {error}"
+            self._stop(raised if error else "the program ended before a loss was differentiated")
 
     @property
     def is_copy(self) -> bool:
@@ -154,6 +164,8 @@ class Scout:
         self._examined.add(id(optimizer))
         self._waiting = id(optimizer)
         self._sent += 1
+        if self._elsewhere():
+            return module(*args, **kwargs)
         if reason := why_not():
             self._give_up(reason)
             return module(*args, **kwargs)
@@ -180,7 +192,8 @@ class Scout:
             )
             timer.daemon = True
             timer.start()
-            self._ahead = Ahead(optimizer, self._optimizers, module, Arguments(args, kwargs), timer)
+            called = unreplicated(module)
+            self._ahead = Ahead(optimizer, self._optimizers, called, Arguments(args, kwargs), timer)
             return self._ahead.called()
         except BaseException as error:
             self._leave(False, said_by(error))
@@ -213,7 +226,26 @@ class Scout:
             (_BaseDataLoaderIter, "__next__", self._stopping("the next batch was fetched before a backward")),
             (torch, "save", self._stopping("a file was written before a backward")),
             (GradScaler, "scale", self._scaled),
+            (DistributedDataParallel, "forward", self._alone),
+            *((distributed, name, self._without_the_others) for name in COLLECTIVES),
         ]
+
+    def _alone(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """In the copy a model that is replicated over ranks is called by itself: the other ranks are not there."""
+
+        def forward(wrapper: DistributedDataParallel, *args: Any, **kwargs: Any) -> Any:
+            return wrapper.module(*args, **kwargs) if self.is_copy else original(wrapper, *args, **kwargs)
+
+        return forward
+
+    def _without_the_others(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.is_copy:
+                self._stop(ALONE)
+                raise RuntimeError(ALONE)
+            return original(*args, **kwargs)
+
+        return call
 
     def _stopping(self, reason: str) -> Around:
         def around(original: Callable[..., Any]) -> Callable[..., Any]:
