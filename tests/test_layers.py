@@ -47,6 +47,7 @@ LEVELS = {
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_own_loss": 7,
     "cli_runs": 7,
+    "cli_model": 7,
     "cli_numerical": 7,
     "cli_predict": 7,
     "cli_progress": 7,
@@ -71,6 +72,7 @@ TORCHLESS = {
     "cli",
     "cli_check",
     "cli_losses",
+    "cli_model",
     "cli_numerical",
     "cli_own_loss",
     "cli_predict",

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from chainrule.cli_check import check, rules, why
 from chainrule.cli_losses import losses
+from chainrule.cli_model import export, sample
 from chainrule.cli_numerical import numerical
 from chainrule.cli_predict import predict
 from chainrule.cli_run import run as run_script
@@ -31,6 +32,8 @@ INTERRUPTED = 130
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     train,
     plan,
+    sample,
+    export,
     check,
     run_script,
     predict,

@@ -169,7 +169,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
 def test_damaged_data_of_a_run_is_refused(tmp_path):
     run_training(new_run(tiny_config(tmp_path)))
     folder = tmp_path / "runs" / "tiny"
-    (folder / "data" / "tokens.safetensors").write_bytes(b"nothing")
+    (folder / "data" / "training.bin").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"the data of .*tiny is damaged"):
         run_training(open_run(folder))
 

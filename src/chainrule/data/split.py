@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.data.text import Document
 from chainrule.errors import DataError
@@ -33,7 +33,7 @@ def limit(documents: Sequence[Document], max_bytes: int) -> tuple[Document, ...]
     kept: set[str] = set()
     total = 0
     for document in sorted(documents, key=lambda document: place("keep " + document.path)):
-        size = len(document.text.encode())
+        size = document.bytes
         if total + size <= max_bytes or not kept:
             kept.add(document.path)
             total += size
@@ -47,7 +47,7 @@ def split(documents: Sequence[Document], validation_fraction: float) -> Split:
     chosen = {document.path for document in documents if place(document.path) < validation_fraction}
     rule = f"by file, those whose path's hash is below {validation_fraction:g}"
     if not 0 < len(chosen) < len(documents):
-        chosen = {min(documents, key=lambda document: (len(document.text), document.path)).path}
+        chosen = {min(documents, key=lambda document: (document.bytes, document.path)).path}
         rule = "by file, the smallest one (the hash put all files on one side)"
     return Split(
         tuple(document for document in documents if document.path not in chosen),
@@ -58,9 +58,10 @@ def split(documents: Sequence[Document], validation_fraction: float) -> Split:
 
 def _cut(document: Document, validation_fraction: float) -> Split:
     """Cut one document at the end of a line."""
-    wanted = round(len(document.text) * (1 - validation_fraction))
-    at = document.text.rfind("\n", 0, wanted) + 1 or wanted
-    if not document.text[:at].strip() or not document.text[at:].strip():
-        raise DataError(f"{document.path} holds {len(document.text)} characters: too little to split for validation")
-    start, end = Document(document.path, document.text[:at]), Document(document.path, document.text[at:])
+    text = document.text
+    wanted = round(len(text) * (1 - validation_fraction))
+    at = text.rfind("\n", 0, wanted) + 1 or wanted
+    if not text[:at].strip() or not text[at:].strip():
+        raise DataError(f"{document.path} holds {len(text)} characters: too little to split for validation")
+    start, end = replace(document, stop=at), replace(document, start=at)
     return Split((start,), (end,), f"the last {validation_fraction:.0%} of the only file")

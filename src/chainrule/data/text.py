@@ -1,15 +1,18 @@
 """Text files to documents: the standard library's own sources, or the user's files and folders (utf-8).
 
 The order is that of the sorted relative paths. What a folder holds beside text (images, empty files) is left out and
-counted; a file that the user names must be usable.
+counted; a file that the user names must be usable. A file is read when its text is asked for, and not kept: a corpus
+may be larger than memory.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from chainrule.errors import DataError
@@ -17,14 +20,46 @@ from chainrule.errors import DataError
 _TESTS = frozenset({"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"})
 _GENERATED = frozenset({"topics.py"})
 _BINARY_PROBE = 8192
+_PIECE = 1_000_000
+_BOUNDARY = re.compile(r"\n(?=\S)")
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file: its path relative to what the user named (with /, the same on every machine), and its text."""
+    """One text: its path relative to what the user named (with /, the same on every machine), and where it is.
+
+    source       the file, or the text itself
+    start, stop  the characters of it that are meant
+    """
 
     path: str
-    text: str
+    source: Path | str
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The text, read now. Raises DataError if the file has changed into something that is no text."""
+        if isinstance(self.source, str):
+            return self.source[self.start : self.stop]
+        try:
+            return _decode_strictly(self.source)[self.start : self.stop]
+        except _UnusableError as problem:
+            raise DataError(f"{self.source} {problem}: it was text when it was first read") from None
+
+    @cached_property
+    def bytes(self) -> int:
+        """Size in utf-8."""
+        return len(self.text.encode())
+
+
+def pieces(text: str) -> list[str]:
+    """A long text cut where a line begins with a letter or sign: no byte-pair tokenizer joins what is cut there."""
+    parts, start = [], 0
+    while len(text) - start > _PIECE and (found := _BOUNDARY.search(text, start + _PIECE)):
+        parts.append(text[start : found.end()])
+        start = found.end()
+    return [*parts, text[start:]]
 
 
 @dataclass(frozen=True)
@@ -38,15 +73,15 @@ class Corpus:
     @property
     def bytes(self) -> int:
         """Size of all documents in utf-8."""
-        return sum(len(document.text.encode()) for document in self.documents)
+        return sum(document.bytes for document in self.documents)
 
 
 def standard_library() -> Corpus:
     """The .py files of the running Python's standard library, without its tests and without installed packages."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
-    texts = ((path, _decode(path)) for path in files if _is_library(path.relative_to(root)))
-    documents = tuple(Document(path.relative_to(root).as_posix(), text) for path, text in texts if text)
+    library = [path for path in files if _is_library(path.relative_to(root)) and _is_text(path)]
+    documents = tuple(Document(path.relative_to(root).as_posix(), path) for path in library)
     if not documents:
         raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
     return Corpus(f"Python {sysconfig.get_python_version()} standard library", documents)
@@ -67,13 +102,13 @@ def read_text(paths: Iterable[str | Path]) -> Corpus:
             raise DataError(f"{root} does not exist: --text takes files and folders")
         for path in _walk(root) if root.is_dir() else [root]:
             try:
-                text = _decode_strictly(path)
+                _decode_strictly(path)
             except _UnusableError as problem:
                 if path == root:
                     raise DataError(f"{path} {problem}: text in utf-8 is expected") from None
                 left_out[problem.kind] = left_out.get(problem.kind, 0) + 1
                 continue
-            documents.setdefault(str(path.resolve()), Document(_relative(path, root), text))
+            documents.setdefault(str(path.resolve()), Document(_relative(path, root), path))
     if not documents:
         raise DataError(f"no text in {', '.join(map(str, roots))}: {_explain(left_out)}")
     ordered = sorted(documents.values(), key=lambda document: document.path)
@@ -122,9 +157,9 @@ def _decode_strictly(path: Path) -> str:
     return text
 
 
-def _decode(path: Path) -> str:
-    """The text, or "" if the file is no utf-8 text (the library keeps a few such files)."""
+def _is_text(path: Path) -> bool:
+    """Whether a file can be used (the library keeps a few that are not utf-8)."""
     try:
-        return _decode_strictly(path)
+        return bool(_decode_strictly(path))
     except _UnusableError:
-        return ""
+        return False

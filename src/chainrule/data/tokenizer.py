@@ -1,4 +1,4 @@
-"""A byte-level byte-pair tokenizer, learned from the training documents only.
+"""Byte-level tokenizers: byte pairs learned from the training documents only, the bytes themselves, or a file's.
 
 Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", section 3.2; on bytes as in GPT-2,
 so that every text can be written and no token stands for "unknown".
@@ -7,17 +7,20 @@ so that every text can be written and no token stands for "unknown".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from chainrule.data.text import Document
+from chainrule.data.text import Document, pieces
 from chainrule.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
+# How other tokenizers write the mark between two documents.
+MARKS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "<|im_end|>", "[EOS]", "[SEP]")
+BATCH_BYTES = 2_000_000
 Tokens = NDArray[np.int32]
 
 
@@ -36,12 +39,64 @@ def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Tokenizer
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> Tokens:
-    """All documents as one row of token ids, each ended by the end-of-text mark."""
+def byte_tokenizer() -> Tokenizer:
+    """Nothing to learn: token b is the byte b, 256 the end-of-text mark."""
+    vocabulary = {character: byte for byte, character in enumerate(_characters())} | {END_OF_TEXT: 256}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
+
+
+def _characters() -> list[str]:
+    """The printable character that stands for each byte: itself if it is one, else the next from U+0100 (GPT-2's)."""
+    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
+
+
+def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[Tokens]:
+    """The token ids of all documents, some 2 MB of text at a time; each document is ended by the end-of-text mark."""
     tokenizer.encode_special_tokens = True  # the mark's letters in a text are letters
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    encodings = tokenizer.encode_batch_fast([document.text for document in documents])
-    return np.concatenate([np.array([*encoding.ids, end], dtype=np.int32) for encoding in encodings])
+    end = end_of_text(tokenizer)
+    texts: list[str] = []
+    ends: list[bool] = []
+    for document in documents:
+        parts = pieces(document.text)
+        texts += parts
+        ends += [False] * (len(parts) - 1) + [True]
+        if sum(map(len, texts)) >= BATCH_BYTES:
+            yield _encoded(tokenizer, texts, ends, end)
+            texts, ends = [], []
+    if texts:
+        yield _encoded(tokenizer, texts, ends, end)
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], ends: Sequence[bool], end: int) -> Tokens:
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    rows = ([*encoding.ids, end] if last else encoding.ids for encoding, last in zip(encodings, ends, strict=True))
+    return np.concatenate([np.array(row, dtype=np.int32) for row in rows])
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The token ids of a text, without a mark at its end."""
+    tokenizer.encode_special_tokens = True
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """The id of the mark that ends a document. Raises DataError if the tokenizer has none that is known."""
+    for mark in MARKS:
+        if (number := tokenizer.token_to_id(mark)) is not None:
+            return int(number)
+    raise DataError(f"the tokenizer has no end-of-text mark; one of {', '.join(MARKS)} is expected")
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> int:
+    """One more than the largest id."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -3,6 +3,9 @@
     n tokens, T context; window i reads tokens i T ... i T + T - 1 and predicts i T + 1 ... i T + T
 
 Every token is predicted once, but for the first of all and a rest shorter than a window at the end.
+
+A packed window tells its documents apart. The end-of-text mark is a target of the document that it ends, and as an input
+the beginning of the next one: that document's first token is predicted from the mark alone.
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chainrule.data.tokenizer import Tokens
+from chainrule.data.token_file import TokenRow
 from chainrule.errors import DataError
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `context` tokens in `tokens`; `len()` counts them."""
+    """Windows of `context` tokens in `tokens`; `len()` counts them. `end` is the mark by which they are packed, if so."""
 
-    tokens: Tokens
+    tokens: TokenRow
     context: int
+    end: int | None = None
 
     def __len__(self) -> int:
         return max(0, (len(self.tokens) - 1) // self.context)
@@ -35,9 +39,12 @@ class Windows:
         return rows
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
-        """{"tokens": (B, T), "targets": (B, T)}, int64."""
+        """{"tokens": (B, T), "targets": (B, T)}, int64; packed also "documents" (B, T), numbered in each row."""
         rows = torch.from_numpy(self.rows(indices)).to(device)
-        return {"tokens": rows[:, :-1].contiguous(), "targets": rows[:, 1:].contiguous()}
+        batch = {"tokens": rows[:, :-1].contiguous(), "targets": rows[:, 1:].contiguous()}
+        if self.end is not None:
+            batch["documents"] = (batch["tokens"] == self.end).cumsum(dim=1)
+        return batch
 
 
 def require_windows(windows: Windows, needed: int, what: str) -> None:

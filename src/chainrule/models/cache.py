@@ -28,11 +28,17 @@ class LayerCache:
 class Cache:
     """The caches of all layers of a model; hand it to each call, with the tokens that it has not read yet."""
 
-    def __init__(self, layers: int) -> None:
-        self.layers = [LayerCache() for _ in range(layers)]
+    def __init__(self) -> None:
+        self._layers: list[LayerCache] = []
+
+    def layer(self, number: int) -> LayerCache:
+        """The cache of one layer; layers are met in their order."""
+        if number == len(self._layers):
+            self._layers.append(LayerCache())
+        return self._layers[number]
 
     @property
     def length(self) -> int:
         """Tokens read so far."""
-        keys = self.layers[0].keys_BGSK
+        keys = self._layers[0].keys_BGSK if self._layers else None
         return 0 if keys is None else keys.shape[2]

@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         sight, position = self._sight(tokens_BT, documents_BT, cache)
         x_BTD = self._embed(tokens_BT, position)
         for number, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, sight, cache.layers[number] if cache else None)
+            x_BTD = block(x_BTD, sight, cache.layer(number) if cache else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from chainrule.train.config_table import MLPConfig as MLPConfig
 from chainrule.train.config_table import TableConfig as TableConfig
+from chainrule.train.config_model import ModelConfig as ModelConfig
 from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
 from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
 from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
@@ -26,38 +27,15 @@ TaskName = Literal["text", "table"]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The Transformer: L layers of N heads, H hidden."""
-
-    layers: int = 4
-    """Transformer blocks, L."""
-    heads: int = 4
-    """Attention heads in each block, N; divides `hidden`."""
-    hidden: int = 128
-    """Width of the residual stream, H."""
-    context: int = 128
-    """Tokens that the model sees at once, T."""
-    dropout: float = 0.0
-    """Probability that an activation is dropped in training, 0 to 1."""
-    tied: bool = True
-    """Use the token embedding as the output head's weight, too."""
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "heads", "hidden"):
-            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}; it must be 1 or more")
-        require(self.context >= 2, f"model.context is {self.context} tokens; it must be 2 or more")
-        require(
-            self.hidden % self.heads == 0,
-            f"model.hidden is {self.hidden} and model.heads is {self.heads}: hidden must be a multiple of heads, "
-            f"for instance {self.heads * max(1, round(self.hidden / self.heads))}",
-        )
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; a probability from 0 up to below 1 is needed")
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """Text, tokens and batches."""
 
+    tokenizer: str = "auto"
+    """bpe (learned from the text), bytes (nothing to learn) or a tokenizer.json; auto = bpe, or `model.pretrained`'s."""
+    tokens: str = ""
+    """Token ids instead of text: a folder with train.bin and val.bin, or one .npy or .bin; needs `data.tokenizer`."""
+    pack: bool = False
+    """Hide the documents in one window from each other, and count positions from each one's beginning."""
     vocabulary: int = 2048
     """Tokens that the byte-pair tokenizer may learn, at least 257 (the bytes and the end-of-text mark)."""
     validation_fraction: float = 0.1
@@ -125,10 +103,13 @@ class SampleConfig:
     """Below 1 more probable tokens are preferred; 0 = always the most probable."""
     top_k: int = 50
     """Draw from this many most probable tokens; 0 = from all."""
+    top_p: float = 1.0
+    """Draw from the fewest most probable tokens that have this probability together; 1 = from all."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "temperature", "top_k"):
             require(getattr(self, name) >= 0, f"sample.{name} is {getattr(self, name)}; it must be 0 or more")
+        require(0 < self.top_p <= 1, f"sample.top_p is {self.top_p}; a probability above 0, up to 1, is needed")
 
 
 @dataclass(frozen=True)

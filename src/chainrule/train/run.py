@@ -62,10 +62,13 @@ def run_training(
     board = choose(run.config.loop.tensorboard)
     kind = KINDS[run.config.task]
     data = kind.load(run.folder, run.config) if run.folder else None
-    data = data or kind.prepare(run.config, listener)
+    prepared = kind.prepare(run.config, listener) if data is None else None
     folder = run.folder or make_folder(run, kind.prefix)
     try:
         with preserved_randomness(), sole_trainer(folder), determinism(run.config.loop.deterministic):
+            if prepared is not None:
+                kind.save(folder, prepared)
+                data = kind.load(folder, run.config)  # a new run reads what a resumed one will
             session = _begin(run, folder, kind, data, engine, listener, start)
             listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
             boards = [Board(folder)] if board.written else []
@@ -86,7 +89,6 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     """Make all that the loop needs, and write down the settings with their automatic choices."""
     seed_everything(run.config.seed)
     if run.checkpoint is None:
-        kind.save(folder, data)
         write_config(folder, run.config, run.remarks)
     else:
         _use_threads(read_state(run.checkpoint)["threads"], listener)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from chainrule.train.atomic import write_text
 from chainrule.train.checkpoint import newest_checkpoint, read_state
 from chainrule.train.config import TrainConfig
 from chainrule.train.settings import config_from, leaves, load_config, to_toml
+from chainrule.train.tasks.text_model import settled
 
 if sys.platform != "win32":
     import fcntl
@@ -42,11 +43,11 @@ class Run:
 
 
 def new_run(config: TrainConfig, remarks: Mapping[str, str] | None = None) -> Run:
-    """A run with a fresh folder. Raises ConfigError if its name is taken."""
+    """A run with a fresh folder, its model settled. Raises ConfigError if its name is taken."""
     taken = Path(config.runs_folder, config.name)
     if config.name and taken.exists():
         raise ConfigError(f"{taken} exists: take another --name, or go on with it: chainrule train --resume {taken}")
-    return Run(config, remarks=remarks or {})
+    return Run(replace(config, model=settled(config.model)), remarks=remarks or {})
 
 
 def open_run(path: Path) -> Run:

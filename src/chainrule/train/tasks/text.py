@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 
-import torch
 from torch import nn
 
 from chainrule.data.bigram import bigram_loss, fit_bigram
-from chainrule.data.tokenizer import fingerprint
-from chainrule.models.transformer import Transformer, next_token_loss
+from chainrule.data.tokenizer import encoded, fingerprint
+from chainrule.models.transformer import next_token_loss
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
-from chainrule.train.sample import continuation
+from chainrule.train.sample import continued
 from chainrule.train.task import Baseline, Conclusion, Kind, Task
 from chainrule.train.tasks.text_data import Text, describe, load, prepare, save
+from chainrule.train.tasks.text_model import in_words, make_model
 
 PROMPT_TOKENS = 24
 
@@ -25,10 +25,9 @@ PROMPT_TOKENS = 24
 def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
     """The task of predicting each next token of `data`."""
     describe(data, listener)
-    model = config.model
     sizes = {"full-batch": len(data.training), "stochastic": 1, "mini-batch": config.data.batch_size}
     return Task(
-        model=build_model(config, data.vocabulary),
+        model=make_model(config.model, data.vocabulary, config.seed),
         loss=next_token_loss,
         count=count_targets,
         training=data.training,
@@ -40,25 +39,10 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         example="window",
         term="token",
         loss_unit="nats per token",
-        description=f"Transformer, {model.layers} layers, {model.heads} heads, {model.hidden} hidden, "
-        f"context {model.context}",
+        description=in_words(config.model),
         conclude=concluding(config, data, listener),
         facts=facts(data),
         origin={"tokenizer": fingerprint(data.tokenizer)},
-    )
-
-
-def build_model(config: TrainConfig, vocabulary: int) -> Transformer:
-    """The Transformer, its weights drawn by a generator of its own from the run's seed."""
-    return Transformer(
-        vocabulary=vocabulary,
-        layers=config.model.layers,
-        heads=config.model.heads,
-        hidden=config.model.hidden,
-        context=config.model.context,
-        dropout=config.model.dropout,
-        tied=config.model.tied,
-        generator=torch.Generator().manual_seed(config.seed),
     )
 
 
@@ -105,10 +89,9 @@ def bytes_per_token(data: Text) -> float:
 def sample(model: nn.Module, config: TrainConfig, data: Text) -> tuple[str, str]:
     """(prompt, continuation): of the configured prompt, or of the beginning of the validation text."""
     settings, tokenizer = config.sample, data.tokenizer
-    ids = tokenizer.encode(settings.prompt).ids if settings.prompt else data.validation.tokens[:PROMPT_TOKENS].tolist()
-    following = continuation(model, ids, config.model.context, settings, config.seed)
-    whole, prompt = (tokenizer.decode(tokens, skip_special_tokens=False) for tokens in (ids + following, ids))
-    return prompt, whole[len(prompt) :]
+    beginning: list[int] = data.validation.tokens[:PROMPT_TOKENS].tolist()
+    ids = encoded(tokenizer, settings.prompt) if settings.prompt else beginning
+    return continued(model, tokenizer, ids, config.model.context, settings, config.seed)
 
 
 def facts(data: Text) -> dict[str, object]:

@@ -1,26 +1,30 @@
-"""Text of a run: read, split, tokenised once, and kept in the run folder, so that a resumed run has the same."""
+"""Text of a run: read, split, encoded once into token files in the run folder, so that a resumed run has the same."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from chainrule.data.split import limit, split
-from chainrule.data.text import Corpus, read_text, standard_library
-from chainrule.data.tokenizer import Tokens, encode, load_tokenizer, train_tokenizer
+from chainrule.data.text import Corpus, Document, read_text, standard_library
+from chainrule.data.token_file import TokenFile, id_type, write_ids
+from chainrule.data.tokenizer import encode, end_of_text, load_tokenizer, vocabulary_of
 from chainrule.data.windows import Windows, require_windows
-from chainrule.errors import CheckpointError, DataError
-from chainrule.train.atomic import read_json, write_folder, write_json, write_text
+from chainrule.errors import CheckpointError, ConfigError, DataError
+from chainrule.train.atomic import Writer, read_json, verify_folder, write_folder, write_json, write_text
 from chainrule.train.config import TrainConfig
 from chainrule.train.records import Listener, plural
+from chainrule.train.tasks.text_sources import choose_tokenizer, given_tokens, kept_elsewhere, the_same
 
 FOLDER = "data"
 LIBRARY_MEGABYTES = 6.0
+SIDES = ("training", "validation")
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,64 @@ class Text:
     @property
     def vocabulary(self) -> int:
         """Tokens that the tokenizer knows."""
-        return int(self.tokenizer.get_vocab_size())
+        return vocabulary_of(self.tokenizer)
 
 
 def prepare(config: TrainConfig, listener: Listener) -> Text:
-    """Read and tokenise the text of a new run. Raises DataError if it cannot be used or is too little."""
+    """Read and encode the text of a new run. Raises DataError if it cannot be used or is too little."""
+    if config.data.tokens:
+        return _given(config, listener)
     with listener.phase("reading text"):
         corpus, left_out = _limited(read_text(config.text) if config.text else standard_library(), config)
         sides = split(corpus.documents, config.data.validation_fraction)
-    with listener.phase("learning the tokenizer from the training files"):
-        tokenizer = train_tokenizer(sides.training, config.data.vocabulary)
-    with listener.phase("encoding"):
-        training, validation = encode(tokenizer, sides.training), encode(tokenizer, sides.validation)
+    tokenizer = choose_tokenizer(config, sides.training, listener)
     facts = DataFacts(
         corpus.source,
         len(sides.training),
-        sum(len(document.text.encode()) for document in sides.training),
+        sum(document.bytes for document in sides.training),
         len(sides.validation),
-        sum(len(document.text.encode()) for document in sides.validation),
+        sum(document.bytes for document in sides.validation),
         sides.rule,
         left_out,
+    )
+    with ExitStack() as unless_used:
+        with listener.phase("encoding"):
+            training = unless_used.enter_context(closing(_encoded(tokenizer, sides.training, config)))
+            validation = unless_used.enter_context(closing(_encoded(tokenizer, sides.validation, config)))
+        text = require_enough(_windows(tokenizer, training, validation, config, facts), config)
+        unless_used.pop_all()
+        return text
+
+
+def _encoded(tokenizer: Tokenizer, documents: Sequence[Document], config: TrainConfig) -> TokenFile:
+    """Encode into a file without a name beside the runs; `save` copies it, and it vanishes when it is closed."""
+    root = Path(config.runs_folder).absolute()
+    place = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    with ExitStack() as unless_written:
+        try:
+            file: IO[bytes] = unless_written.enter_context(tempfile.TemporaryFile(dir=place))
+            ids = write_ids(file, encode(tokenizer, documents), id_type(vocabulary_of(tokenizer)))
+        except OSError as error:
+            raise ConfigError(f"tokens cannot be written in {place}: {error.strerror}") from None
+        unless_written.pop_all()
+        return ids
+
+
+def _given(config: TrainConfig, listener: Listener) -> Text:
+    """The tokens of the user's own files, which are read in place."""
+    tokenizer = choose_tokenizer(config, (), listener)
+    with listener.phase("reading tokens"):
+        training, validation = given_tokens(Path(config.data.tokens), config, vocabulary_of(tokenizer))
+        seen = validation[:100_000].tolist()
+        bytes_each = len(tokenizer.decode(seen, skip_special_tokens=False).encode()) / len(seen)
+    facts = DataFacts(
+        f"tokens of {config.data.tokens}",
+        1,
+        round(bytes_each * len(training)),
+        1,
+        round(bytes_each * len(validation)),
+        "as given",
+        "",
     )
     return require_enough(_windows(tokenizer, training, validation, config, facts), config)
 
@@ -85,7 +127,7 @@ def describe(data: Text, listener: Listener) -> None:
     listener.say(
         "tokens",
         f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of "
-        f"{data.vocabulary:,} byte pairs, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
+        f"{data.vocabulary:,} kinds, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
     )
 
 
@@ -104,9 +146,12 @@ def _limited(corpus: Corpus, config: TrainConfig) -> tuple[Corpus, str]:
     return Corpus(corpus.source, kept), ", ".join(said)
 
 
-def _windows(tokenizer: Tokenizer, training: Tokens, validation: Tokens, config: TrainConfig, facts: DataFacts) -> Text:
+def _windows(
+    tokenizer: Tokenizer, training: TokenFile, validation: TokenFile, config: TrainConfig, facts: DataFacts
+) -> Text:
+    end = end_of_text(tokenizer) if config.data.pack else None
     context = config.model.context
-    return Text(tokenizer, Windows(training, context), Windows(validation, context), facts)
+    return Text(tokenizer, Windows(training, context, end), Windows(validation, context, end), facts)
 
 
 def require_enough(data: Text, config: TrainConfig) -> Text:
@@ -116,18 +161,33 @@ def require_enough(data: Text, config: TrainConfig) -> Text:
     return data
 
 
+# --- the run folder ---------------------------------------------------------------------------------------------------
+
+
 def save(folder: Path, data: Text) -> None:
-    """Write tokenizer and tokens to the run folder."""
-    kind = np.uint16 if data.vocabulary <= 2**16 else np.int32
-    rows = {"training": data.training.tokens.astype(kind), "validation": data.validation.tokens.astype(kind)}
-    write_folder(
-        folder / FOLDER,
-        {
-            "tokens.safetensors": lambda path: save_file(rows, path),
-            "facts.json": write_json(asdict(data.facts)),
-        },
-    )
+    """Write tokenizer and tokens to the run folder; of token files that the user gave, where they are and their sha256."""
+    rows = {side: _file(windows) for side, windows in zip(SIDES, (data.training, data.validation), strict=True)}
+    files: dict[str, Writer] = {f"{side}.bin": _copier(row) for side, row in rows.items() if not kept_elsewhere(row)}
+    kept = {side: {"dtype": row.dtype.str, "count": row.count, **kept_elsewhere(row)} for side, row in rows.items()}
+    files |= {"tokens.json": write_json(kept), "facts.json": write_json(asdict(data.facts))}
+    write_folder(folder / FOLDER, files)
+    for row in rows.values():
+        row.close()
     write_text(folder / "tokenizer.json", data.tokenizer.to_str(pretty=True))
+
+
+def _file(windows: Windows) -> TokenFile:
+    assert isinstance(windows.tokens, TokenFile)
+    return windows.tokens
+
+
+def _copier(row: TokenFile) -> Writer:
+    def copy(path: Path) -> None:
+        with path.open("wb") as target:
+            for chunk in row.chunks():
+                target.write(chunk.tobytes())
+
+    return copy
 
 
 def load(folder: Path, config: TrainConfig) -> Text | None:
@@ -136,9 +196,10 @@ def load(folder: Path, config: TrainConfig) -> Text | None:
         return None
     try:
         tokenizer = load_tokenizer(folder / "tokenizer.json")
-        rows = load_file(folder / FOLDER / "tokens.safetensors")
+        verify_folder(folder / FOLDER)
         facts = DataFacts(**read_json(folder / FOLDER / "facts.json"))
-    except (DataError, OSError, SafetensorError, TypeError) as error:
+        kept = read_json(folder / FOLDER / "tokens.json")
+        training, validation = (the_same(folder / FOLDER / f"{side}.bin", kept[side]) for side in SIDES)
+    except (CheckpointError, DataError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(f"the data of {folder} is damaged: {error}; start a new run") from None
-    training, validation = rows["training"].astype(np.int32), rows["validation"].astype(np.int32)
     return _windows(tokenizer, training, validation, config, facts)
