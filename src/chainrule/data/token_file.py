@@ -52,11 +52,6 @@ class TokenFile:
         """The ids from `start` up to `stop`."""
         return replace(self, count=stop - start, offset=self.offset + start * self.dtype.itemsize)
 
-    def close(self) -> None:
-        """Close an open file; the ids are gone if it has no name."""
-        if not isinstance(self.file, Path):
-            self.file.close()
-
     def chunks(self) -> Iterator[Ids]:
         """All ids, some million at a time."""
         for start in range(0, self.count, CHUNK):

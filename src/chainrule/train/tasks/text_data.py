@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -72,17 +73,13 @@ def prepare(config: TrainConfig, listener: Listener) -> Text:
         sides.rule,
         left_out,
     )
-    with ExitStack() as unless_used:
-        with listener.phase("encoding"):
-            training = unless_used.enter_context(closing(_encoded(tokenizer, sides.training, config)))
-            validation = unless_used.enter_context(closing(_encoded(tokenizer, sides.validation, config)))
-        text = require_enough(_windows(tokenizer, training, validation, config, facts), config)
-        unless_used.pop_all()
-        return text
+    with listener.phase("encoding"):
+        training, validation = (_encoded(tokenizer, side, config) for side in (sides.training, sides.validation))
+    return require_enough(_windows(tokenizer, training, validation, config, facts), config)
 
 
 def _encoded(tokenizer: Tokenizer, documents: Sequence[Document], config: TrainConfig) -> TokenFile:
-    """Encode into a file without a name beside the runs; `save` copies it, and it vanishes when it is closed."""
+    """Encode into a file without a name beside the runs; `save` copies it, and it vanishes with its last user."""
     root = Path(config.runs_folder).absolute()
     place = next(folder for folder in (root, *root.parents) if folder.is_dir())
     with ExitStack() as unless_written:
@@ -91,7 +88,7 @@ def _encoded(tokenizer: Tokenizer, documents: Sequence[Document], config: TrainC
             ids = write_ids(file, encode(tokenizer, documents), id_type(vocabulary_of(tokenizer)))
         except OSError as error:
             raise ConfigError(f"tokens cannot be written in {place}: {error.strerror}") from None
-        unless_written.pop_all()
+        weakref.finalize(ids, unless_written.pop_all().close)
         return ids
 
 
@@ -171,8 +168,6 @@ def save(folder: Path, data: Text) -> None:
     kept = {side: {"dtype": row.dtype.str, "count": row.count, **kept_elsewhere(row)} for side, row in rows.items()}
     files |= {"tokens.json": write_json(kept), "facts.json": write_json(asdict(data.facts))}
     write_folder(folder / FOLDER, files)
-    for row in rows.values():
-        row.close()
     write_text(folder / "tokenizer.json", data.tokenizer.to_str(pretty=True))
 
 
