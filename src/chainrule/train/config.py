@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chainrule.train.config_model import ModelConfig as ModelConfig
 from chainrule.train.config_table import MLPConfig as MLPConfig
 from chainrule.train.config_table import TableConfig as TableConfig
-from chainrule.train.config_model import ModelConfig as ModelConfig
 from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
 from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
 from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
