@@ -1,0 +1,128 @@
+"""What a kernel does with a job, written out: the same draws as batches for the plain formulas of `models/word2vec.py`.
+
+One batch a block, one example a pair (skip-gram) or a centre (CBOW); nothing is shared, merged or weighted by counts.
+Words are numbered anew, 0 ... U - 1, so that the model holds only the rows that take part; softmax needs them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from chainrule.models.word2vec import full_softmax_loss, hierarchical_loss, negative_sampling_loss
+from chainrule.train.words.draw import draw_negatives, select, stream
+from chainrule.train.words.shape import Objective, Scratch, Shape, Tables
+
+LOSSES: MappingProxyType[Objective, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = MappingProxyType(
+    {"negative": negative_sampling_loss, "hierarchical": hierarchical_loss, "softmax": full_softmax_loss}
+)
+_Rows = NDArray[np.int64]
+
+
+@njit
+def _select(tokens, keep, seed, epoch, job, kept, first, last, window, dynamic):  # type: ignore[no-untyped-def]
+    return select(tokens, keep, stream(seed, epoch, job), kept, first, last, window, dynamic)
+
+
+@njit
+def _draw(noise, alias, state, negative, count):  # type: ignore[no-untyped-def]
+    return draw_negatives(noise, alias, state, negative, count)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One term of the loss: the words of the window, the word that they predict, and its negatives."""
+
+    window: tuple[int, ...]
+    target: int
+    negatives: tuple[int, ...]
+
+
+def examples(
+    shape: Shape, tables: Tables, tokens: NDArray[np.int32], seed: int, epoch: int, job: int, scratch: Scratch
+) -> Iterator[list[Example]]:
+    """The terms of each block of a job."""
+    first, last, kept = scratch.first, scratch.last, scratch.kept
+    words, state = _select(
+        tokens, tables.keep, seed, epoch, job, kept, first, last, shape.window, shape.dynamic
+    )
+    for start in range(0, words, shape.block):
+        end = min(start + shape.block, words)
+        lo, hi = int(first[start:end].min()), int(last[start:end].max())
+        begin, stop = (start, end) if shape.model == "cbow" else (lo, hi)
+        negatives = np.zeros(0, np.int64)
+        if shape.objective == "negative":
+            negatives = np.zeros(-(-(stop - begin) // shape.group) * shape.shared, np.int64)
+            state = _draw(tables.noise, tables.alias, np.uint64(state), negatives, len(negatives))
+        of_group = negatives.reshape(-1, shape.shared) if len(negatives) else np.zeros((stop - begin, 0), np.int64)
+
+        def near(row: int, begin: int = begin, of_group: _Rows = of_group) -> tuple[int, ...]:
+            return tuple(of_group[(row - begin) // shape.group if of_group.size else 0].tolist())
+
+        yield list(_terms(shape.model == "cbow", kept, first, last, range(start, end), near))
+
+
+def _terms(
+    cbow: bool,
+    kept: NDArray[np.int32],
+    first: NDArray[np.int32],
+    last: NDArray[np.int32],
+    centres: range,
+    negatives_of: Callable[[int], tuple[int, ...]],
+) -> Iterator[Example]:
+    for centre in centres:
+        around = [place for place in range(first[centre], last[centre]) if place != centre]
+        if cbow and around:
+            yield Example(tuple(int(kept[place]) for place in around), int(kept[centre]), negatives_of(centre))
+        elif not cbow:
+            yield from (Example((int(kept[place]),), int(kept[centre]), negatives_of(place)) for place in around)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of the plain formulas, and which rows of the whole matrices its model holds."""
+
+    tensors: dict[str, Tensor]
+    inputs: _Rows
+    outputs: _Rows
+
+
+def batch_of(shape: Shape, tables: Tables, terms: list[Example], words: int) -> Batch:
+    """Examples as tensors, in float64."""
+    window, present = _table([term.window for term in terms])
+    target = np.array([term.target for term in terms], np.int64)
+    inputs = np.unique(window)
+    tensors = {"window": np.searchsorted(inputs, window), "present": present}
+    if shape.objective == "softmax":
+        outputs = np.arange(words)
+        tensors["target"] = target
+    elif shape.objective == "hierarchical":
+        path, length = tables.path[target].astype(np.int64), tables.length[target]
+        on_path = np.arange(path.shape[1]) < length[:, None]
+        outputs = np.unique(path)
+        tensors |= {"path": np.searchsorted(outputs, path), "code": tables.code[target] * 1.0, "on_path": on_path * 1.0}
+    else:
+        negative = np.array([term.negatives for term in terms], np.int64)
+        weight = np.where(negative == target[:, None], 0.0, shape.negatives / shape.shared)
+        outputs = np.unique(np.concatenate([negative.ravel(), target]))
+        tensors |= {
+            "target": np.searchsorted(outputs, target),
+            "negative": np.searchsorted(outputs, negative),
+            "weight": weight,
+        }
+    return Batch({name: torch.from_numpy(array) for name, array in tensors.items()}, inputs, outputs)
+
+
+def _table(rows: list[tuple[int, ...]]) -> tuple[_Rows, NDArray[np.float64]]:
+    """Rows of unequal length as one array, filled up with each row's first entry, and where an entry is real."""
+    longest = max(map(len, rows))
+    filled = np.array([row + row[:1] * (longest - len(row)) for row in rows], np.int64)
+    present = np.array([[float(place < len(row)) for place in range(longest)] for row in rows])
+    return filled, present
