@@ -37,6 +37,7 @@ from chainrule.train.results import Results
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import Run, new_run
 from chainrule.train.tasks.table_predict import Predictions, predict_file
+from chainrule.train.words.run import run_words
 
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
 
@@ -135,6 +136,9 @@ def train(config: TrainConfig | Run | None = None, *, listener: Listener | None 
     Raises DataError, ConfigError, CheckpointError and NonFiniteError; see `train.run.run_training`.
     """
     run = config if isinstance(config, Run) else new_run(config or TrainConfig())
+    if run.config.task == "words" and run.config.words.kernel:
+        engines: dict[str, Engine] = {"autograd": autograd, "chain_rule": chain_rule_engine()}
+        return run_words(run, engines=engines, listener=listener)
     engine = gradient_engine(run.config.gradient)
     return run_training(run, engine=engine, preflight=preflight, listener=listener)
 

@@ -25,6 +25,7 @@ from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
 from chainrule.cli_runs import compare, runs
 from chainrule.cli_train import plan, settings_of_file, train
+from chainrule.cli_words import words
 from chainrule.errors import ChainruleError
 
 MISUSE = 2
@@ -40,6 +41,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     runs,
     compare,
     numerical,
+    words,
     losses,
     why,
     rules,

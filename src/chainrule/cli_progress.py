@@ -37,9 +37,10 @@ class Pace:
         self._terms.append(record.terms)
         seconds = self._times[-1] - self._times[0]
         left = (self._steps - record.step) * seconds / len(self._terms)
+        norm = "" if record.gradient_norm is None else f"|g| {record.gradient_norm:.3g}  "
         return (
             f"loss {record.loss:.4f}  {_short(sum(self._terms) / seconds)} {self._term}s/s  lr {record.learning_rate:.2e}  "
-            f"|g| {record.gradient_norm:.3g}  {clock(left)} left"
+            f"{norm}{clock(left)} left"
         )
 
 

@@ -87,6 +87,55 @@ def standard_library() -> Corpus:
     return Corpus(f"Python {sysconfig.get_python_version()} standard library", documents)
 
 
+def library_files() -> list[Path]:
+    """The files of `standard_library`, unread. Raises DataError if this Python has none."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
+    files = [path for path in files if _is_library(path.relative_to(root)) and _looks_like_text(path)]
+    if not files:
+        raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
+    return files
+
+
+def text_files(paths: Iterable[str | Path]) -> tuple[list[Path], int]:
+    """The user's files and those of their folders, unread, for text that need not fit in memory; how many were left out.
+
+    Left out are files of a folder that are empty or begin with bytes that are no text. Raises DataError for a named file
+    of that kind, and if nothing is left.
+    """
+    roots = [Path(path).expanduser() for path in paths]
+    files: dict[Path, Path] = {}
+    left_out = 0
+    for root in roots:
+        if not root.exists():
+            raise DataError(f"{root} does not exist: --text takes files and folders")
+        for path in _walk(root) if root.is_dir() else [root]:
+            if _looks_like_text(path):
+                files.setdefault(path.resolve(), path)
+            elif path == root:
+                raise DataError(f"{path} is empty or a binary file: text in utf-8 is expected")
+            else:
+                left_out += 1
+    if not files:
+        raise DataError(f"no text in {', '.join(map(str, roots))}: {left_out} files are empty or binary")
+    return list(files.values()), left_out
+
+
+def _looks_like_text(path: Path) -> bool:
+    """Neither empty nor with a zero byte or a byte that is no utf-8 near its beginning. Raises DataError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_BINARY_PROBE)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    whole = start.rsplit(b"\n", 1)[0] if len(start) == _BINARY_PROBE else start  # no letter is cut at a line's end
+    try:
+        whole.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data" and len(start) == _BINARY_PROBE
+    return bool(start) and b"\0" not in start
+
+
 def _is_library(path: Path) -> bool:
     in_tests = any(part in _TESTS or part.startswith(("config-", "lib-")) for part in path.parts[:-1])
     return not in_tests and not path.name.startswith("test_")

@@ -65,7 +65,7 @@ def keep_probability(counts: NDArray[np.int64], sample: float) -> NDArray[np.flo
     if sample == 0:
         return np.ones(len(counts))
     share = sample * counts.sum() / counts
-    return np.minimum(1.0, np.sqrt(share) + share)
+    return np.asarray(np.minimum(1.0, np.sqrt(share) + share))
 
 
 def noise_distribution(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -82,35 +82,37 @@ def _numbers(texts: Sequence[Path], rule: Rule, vocabulary: Vocabulary, size: in
 
 def _jobs(parts: Iterator[_Numbers]) -> Iterator[tuple[_Numbers, int]]:
     """(tokens without rare words, words of the text) of each job."""
-    rest = np.empty(0, np.int32)
+    row = np.empty(0, np.int32)
     for part in parts:
-        rest = np.concatenate([rest, part])
-        for job, rest in _cut(rest):
-            yield _without_rare(job), _words(job)
-    if _words(rest):
-        yield _without_rare(rest), _words(rest)
+        row, done = np.concatenate([row, part]), 0
+        for cut in _cuts(row):
+            yield _without_rare(row[done:cut]), _words(row[done:cut])
+            done = cut
+        row = row[done:]
+    if _words(row):
+        yield _without_rare(row), _words(row)
 
 
-def _cut(row: _Numbers) -> Iterator[tuple[_Numbers, _Numbers]]:
-    """(job, what is left) as long as a whole job is there."""
+def _cuts(row: _Numbers) -> Iterator[int]:
+    """Where each whole job ends: behind the first sentence that makes it long enough, or within one that is too long."""
     counted = np.cumsum(row != END_OF_SENTENCE)
     ends = np.flatnonzero(row == END_OF_SENTENCE)
-    done = before = 0
+    counted_at_ends, before = counted[ends], 0
     while True:
         latest = int(np.searchsorted(counted, before + 2 * JOB_WORDS))  # the place of the last word that a job may hold
-        nearest = int(np.searchsorted(counted[ends], before + JOB_WORDS))
+        nearest = int(np.searchsorted(counted_at_ends, before + JOB_WORDS))
         if nearest < len(ends) and ends[nearest] <= latest:
             cut = int(ends[nearest]) + 1
         elif latest < len(row):
             cut = latest + 1
         else:
             return
-        yield row[done:cut], row[cut:]
-        done, before = cut, int(counted[cut - 1])
+        yield cut
+        before = int(counted[cut - 1])
 
 
 def _without_rare(row: _Numbers) -> _Numbers:
-    return row[row != _RARE]
+    return np.asarray(row[row != _RARE])
 
 
 def _words(row: _Numbers) -> int:

@@ -10,7 +10,7 @@ words take part, and what holds another word is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,21 @@ class Score:
 
 def evaluate(vectors: WordVectors, path: Path) -> Score:
     """Measure on a file of either kind. Raises DataError if it is none, or if none of its words is known."""
-    lines = _lines(path)
-    if any(line.startswith(":") for line in lines):
-        return _analogies(vectors, path, lines)
-    return _pairs(vectors, path, lines)
+    lines, places = _lines(path), _places(vectors.words)
+    if _are_questions(lines):
+        return _score_questions(vectors, path, places, lines)
+    first, second, judged = _known_pairs(places, path, lines)
+    cosines = (vectors.units[first] * vectors.units[second]).sum(axis=1)
+    return Score(path.name, "pairs", spearman(cosines, judged), len(judged), len(lines))
+
+
+def require_test(words: Sequence[str], path: Path) -> None:
+    """Raise what `evaluate` would raise for vectors of these words."""
+    lines, places = _lines(path), _places(words)
+    if _are_questions(lines):
+        _known_questions(places, path, lines)
+    else:
+        _known_pairs(places, path, lines)
 
 
 def _lines(path: Path) -> list[str]:
@@ -57,24 +68,28 @@ def _lines(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def _places(vectors: WordVectors) -> dict[str, int]:
+def _are_questions(lines: list[str]) -> bool:
+    return any(line.startswith(":") for line in lines)
+
+
+def _places(words: Sequence[str]) -> dict[str, int]:
     """The place of each word in capital letters; of words that differ in case only, the most frequent."""
     places: dict[str, int] = {}
-    for place, word in enumerate(vectors.words[:MOST_FREQUENT]):
+    for place, word in enumerate(words[:MOST_FREQUENT]):
         places.setdefault(word.upper(), place)
     return places
 
 
-def _pairs(vectors: WordVectors, path: Path, lines: list[str]) -> Score:
-    places = _places(vectors)
+def _known_pairs(
+    places: dict[str, int], path: Path, lines: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """(first words, second words, judgements) of the pairs that are known."""
     judged = [_pair(line, path) for line in lines]
     known = [(places[a], places[b], value) for a, b, value in judged if a in places and b in places]
     if len(known) < 2:
         raise DataError(f"{path}: the vectors know {len(known)} of its {len(lines)} pairs; two are needed to rank them")
-    first, second = (np.array([pair[side] for pair in known]) for side in (0, 1))
-    cosines = (vectors.units[first] * vectors.units[second]).sum(axis=1)
-    figure = spearman(cosines, np.array([value for _, _, value in known]))
-    return Score(path.name, "pairs", figure, len(known), len(lines))
+    first, second, values = zip(*known, strict=True)
+    return np.array(first), np.array(second), np.array(values, np.float64)
 
 
 def _pair(line: str, path: Path) -> tuple[str, str, float]:
@@ -86,7 +101,9 @@ def _pair(line: str, path: Path) -> tuple[str, str, float]:
 
 
 def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Correlation of the ranks; equal values share the mean of their ranks."""
+    """Correlation of the ranks; equal values share the mean of their ranks. 0 if either side is all equal."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
@@ -96,18 +113,23 @@ def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray((last - (counts - 1) / 2)[group], np.float64)
 
 
-def _analogies(vectors: WordVectors, path: Path, lines: list[str]) -> Score:
-    places = _places(vectors)
+def _known_questions(places: dict[str, int], path: Path, lines: list[str]) -> tuple[NDArray[np.int64], int]:
+    """(places of a, b, c, d for each question that is known, number of all)."""
     questions = [line.upper().split() for line in lines if not line.startswith(":")]
     wrong = next((words for words in questions if len(words) != 4), None)
     if wrong is not None:
         raise DataError(f'{path}: "a b c d" is expected, got {" ".join(wrong)[:60]!r}')
-    known = np.array([[places[word] for word in words] for words in questions if all(w in places for w in words)])
-    if not len(known):
+    known = [[places[word] for word in words] for words in questions if all(word in places for word in words)]
+    if not known:
         raise DataError(f"{path}: the vectors know none of its {len(questions)} questions")
+    return np.array(known), len(questions)
+
+
+def _score_questions(vectors: WordVectors, path: Path, places: dict[str, int], lines: list[str]) -> Score:
+    known, total = _known_questions(places, path, lines)
     own = np.array(sorted(places.values()))  # a word that is there in another case is no answer
     right = sum(int((own[answers] == part[:, 3]).sum()) for part, answers in _answers(vectors.units, own, known))
-    return Score(path.name, "analogies", right / len(known), len(known), len(questions))
+    return Score(path.name, "analogies", right / len(known), len(known), total)
 
 
 def _answers(

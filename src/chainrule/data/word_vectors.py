@@ -105,7 +105,9 @@ def load_vectors(path: Path) -> WordVectors:
             left = os.fstat(file.fileno()).st_size - file.tell()
             least = count * (2 + 2 * dimensions)  # a letter and a space; " 0" for each number
             if left < least:
-                raise DataError(f"{path} is cut: {count:,} vectors of {dimensions} numbers do not fit in {left:,} bytes")
+                raise DataError(
+                    f"{path} is cut: {count:,} vectors of {dimensions} numbers do not fit in {left:,} bytes"
+                )
             if _is_text(file, dimensions):
                 return _read_text(file, path, count, dimensions)
             return _read_binary(file, path, count, dimensions)
@@ -117,7 +119,9 @@ def _header(line: bytes, path: Path) -> tuple[int, int]:
     parts = line.split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or not line.endswith(b"\n"):
         seen = "is empty" if not line else f"begins with {line[:30]!r}"
-        raise DataError(f'{path} is no file of word vectors: it {seen}; a line "number-of-words dimensions" is expected')
+        raise DataError(
+            f'{path} is no file of word vectors: it {seen}; a line "number-of-words dimensions" is expected'
+        )
     count, dimensions = int(parts[0]), int(parts[1])
     if not count or not dimensions or count * dimensions > _MOST:
         raise DataError(f"{path} announces {count:,} vectors of {dimensions:,} numbers: no such file can be meant")

@@ -72,12 +72,16 @@ def _between_words(data: bytes, path: Path) -> int:
 
 def _decode(data: bytes, path: Path, place: int) -> str:
     if b"\0" in data:
-        raise DataError(f"{path} is a binary file (it holds a zero byte at {place + data.index(0):,}): text is expected")
+        raise DataError(
+            f"{path} is a binary file (it holds a zero byte at {place + data.index(0):,}): text is expected"
+        )
     try:
         return data.decode("utf-8-sig" if place == 0 else "utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         at = place + error.start
-        raise DataError(f"{path} is not utf-8 (byte {data[error.start]:#04x} at {at:,}): text in utf-8 is expected") from None
+        raise DataError(
+            f"{path} is not utf-8 (byte {data[error.start]:#04x} at {at:,}): text in utf-8 is expected"
+        ) from None
 
 
 def sentences_in(paths: Sequence[Path], rule: Rule, size: int = BLOCK_BYTES) -> Iterator[list[str]]:

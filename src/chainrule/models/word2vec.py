@@ -38,32 +38,38 @@ class Word2Vec(nn.Module):
         """h_BD: the mean of each window's input vectors; places where `present_BC` is 0 are empty."""
         vectors_BCD = self.input(window_BC)
         total_BD = (vectors_BCD * present_BC.unsqueeze(-1)).sum(dim=1)
-        return total_BD / present_BC.sum(dim=1, keepdim=True)
+        mean_BD: Tensor = total_BD / present_BC.sum(dim=1, keepdim=True)
+        return mean_BD
+
+    def score(self, h_BD: Tensor, output_BN: Tensor) -> Tensor:
+        """(B, N): the dot product of each h with the output vectors of N words or nodes."""
+        vectors_BND = self.output(output_BN)
+        score_BN: Tensor = (h_BD.unsqueeze(1) * vectors_BND).sum(dim=-1)
+        return score_BN
 
 
-def negative_sampling_loss(model: nn.Module, batch: Batch) -> Tensor:
+def negative_sampling_loss(model: Word2Vec, batch: Batch) -> Tensor:
     """Σ softplus(-h · o_target) + Σ weight softplus(h · o_negative): sums over examples, not means.
 
     batch: window_BC, present_BC, target_B, negative_BS, weight_BS; a weight is K / S, or 0 where a negative is the target.
     """
     h_BD = model(batch["window"], batch["present"])
-    true_B = (h_BD * model.output(batch["target"])).sum(dim=-1)
-    false_BS = (h_BD.unsqueeze(1) * model.output(batch["negative"])).sum(dim=-1)
-    return F.softplus(-true_B).sum() + (batch["weight"] * F.softplus(false_BS)).sum()
+    true_B1 = model.score(h_BD, batch["target"].unsqueeze(1))
+    false_BS = model.score(h_BD, batch["negative"])
+    return F.softplus(-true_B1).sum() + (batch["weight"] * F.softplus(false_BS)).sum()
 
 
-def hierarchical_loss(model: nn.Module, batch: Batch) -> Tensor:
+def hierarchical_loss(model: Word2Vec, batch: Batch) -> Tensor:
     """-Σ log p(target), p = Π_j σ(±h · o_(path_j)), minus where the path turns to 1.
 
     batch: window_BC, present_BC, path_BL, code_BL, on_path_BL (0 beyond a path's end).
     """
     h_BD = model(batch["window"], batch["present"])
-    score_BL = (h_BD.unsqueeze(1) * model.output(batch["path"])).sum(dim=-1)
-    signed_BL = (2 * batch["code"] - 1) * score_BL
+    signed_BL = (2 * batch["code"] - 1) * model.score(h_BD, batch["path"])
     return (batch["on_path"] * F.softplus(signed_BL)).sum()
 
 
-def full_softmax_loss(model: nn.Module, batch: Batch) -> Tensor:
+def full_softmax_loss(model: Word2Vec, batch: Batch) -> Tensor:
     """-Σ log softmax(h · o)_target over all V words: exact, and V times the work of one word.
 
     batch: window_BC, present_BC, target_B.

@@ -16,6 +16,7 @@ from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
 from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
 from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
 from chainrule.train.config_update import require as require
+from chainrule.train.config_words import WordsConfig as WordsConfig
 
 Gradient = Literal["autograd", "chain_rule", "numerical"]
 Method = Literal["full-batch", "stochastic", "mini-batch"]
@@ -23,7 +24,7 @@ Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Compile = Literal["auto", "on", "off"]
 Tensorboard = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-TaskName = Literal["text", "table"]
+TaskName = Literal["text", "table", "words"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class TrainConfig:
     """One training run."""
 
     task: TaskName = "text"
-    """What to train: a language model on text."""
+    """What to train: a language model on text, an MLP on a table, or vectors of words."""
     text: tuple[str, ...] = ()
     """Your text files or folders (utf-8); none = the sources of Python's standard library."""
     name: str = ""
@@ -154,6 +155,8 @@ class TrainConfig:
     """Between updates."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     """The continuation at the end."""
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """Vectors of words (task words)."""
 
     def __post_init__(self) -> None:
         require_table(self)

@@ -19,7 +19,7 @@ from chainrule.train.records import Evaluation, StepRecord
 FILE = "metrics.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, loss REAL NOT NULL, learning_rate REAL NOT NULL,
-    gradient_norm REAL NOT NULL, terms INTEGER NOT NULL, seconds REAL NOT NULL);
+    gradient_norm REAL, terms INTEGER NOT NULL, seconds REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS evaluations (step INTEGER PRIMARY KEY, loss REAL NOT NULL, examples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS events (time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """

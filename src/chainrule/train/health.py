@@ -110,20 +110,25 @@ def diverges(records: Sequence[StepRecord], lowest: tuple[float, int] | None) ->
     )
 
 
+def _norm(record: StepRecord) -> float:
+    """0 where there is none, so that nothing is said of it."""
+    return record.gradient_norm or 0.0
+
+
 def explodes(records: Sequence[StepRecord], profiles: Sequence[tuple[int, Profile]]) -> Symptom | None:
     """The gradient has become many times larger than it was."""
     recent, earlier = list(records[-EVERY:]), list(records[:-EVERY])
     if len(earlier) < WINDOW:
         return None
-    usual = median(record.gradient_norm for record in earlier)
-    large = [record for record in recent if record.gradient_norm > GROWTH * usual > 0]
+    usual = median(_norm(record) for record in earlier)
+    large = [record for record in recent if _norm(record) > GROWTH * usual > 0]
     if 2 * len(large) <= len(recent):
         return None
     layers = profiles[-1][1] if profiles else {}
     where = f", largest in {max(layers, key=layers.__getitem__)}; by depth: {in_words(layers)}" if layers else ""
     return Symptom(
         "explodes",
-        f"the gradient explodes since step {large[0].step}: norm {large[-1].gradient_norm:.3g}, usually {usual:.3g}{where}. "
+        f"the gradient explodes since step {large[0].step}: norm {_norm(large[-1]):.3g}, usually {usual:.3g}{where}. "
         "Set --optimizer.clip-norm, lower --optimizer.learning-rate, or normalise each layer",
     )
 

@@ -14,7 +14,7 @@ class StepRecord:
     step           its number, counted from 1
     loss           mean over the terms of the batch, before the update
     learning_rate  of this update
-    gradient_norm  Euclidean norm of the whole gradient, before clipping
+    gradient_norm  Euclidean norm of the whole gradient, before clipping; None where no whole gradient is ever there
     terms          that the loss is the mean of: tokens, rows, pairs
     seconds        that it took
     """
@@ -22,7 +22,7 @@ class StepRecord:
     step: int
     loss: float
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None
     terms: int
     seconds: float
 

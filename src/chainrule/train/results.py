@@ -67,8 +67,8 @@ class Results:
             lines += [
                 ("validation", f"{self.validation_loss:.4f} {self.loss_unit}"),
                 ("to beat", f"{self.baseline_loss:.4f}, {self.baseline}, on the same {self.term}s: {self.comparison}"),
-                *self.conclusion,
             ]
+        lines += self.conclusion
         if self.training_loss is not None:
             lines.append(("training", f"{self.training_loss:.4f} {self.loss_unit}, mean of the last steps"))
         if self.terms_seen:

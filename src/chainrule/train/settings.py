@@ -59,10 +59,14 @@ def _build(kind: Any, settings: Mapping[str, Any], where: str, prefix: str) -> A
 def _suggest(key: str) -> str:
     """The nearest key by spelling; a key of another section counts by its last part."""
     known = [name for name, _ in leaves(TrainConfig())]
-    last = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = get_close_matches(key, known, n=1, cutoff=0.7) or [
-        last[name] for name in get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)
-    ]
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    end = key.rsplit(".", 1)[-1]
+    close = (
+        [last[end]]
+        if end in last
+        else get_close_matches(key, known, n=1, cutoff=0.7)
+        or [last[name] for name in get_close_matches(end, last, n=1, cutoff=0.7)]
+    )
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 

@@ -32,7 +32,7 @@ def padded(dimensions: int) -> int:
 
 
 @intrinsic
-def _float_of_bits(_context: Any, bits: Any) -> Any:
+def _float_of_bits(_context: Any, _bits: Any) -> Any:
     """The float32 with these 32 bits."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -54,7 +54,9 @@ def exp_minus(a):  # type: ignore[no-untyped-def]
     power = power * r + _HALF
     power = power * r + _ONE
     power = power * r + _ONE
-    return power * _float_of_bits(np.int32((np.int32(127) - k) << np.int32(23)))
+    return power * _float_of_bits(  # type: ignore[call-arg]
+        np.int32((np.int32(127) - k) << np.int32(23))
+    )
 
 
 @inlined

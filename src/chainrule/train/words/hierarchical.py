@@ -1,6 +1,6 @@
 """Hierarchical softmax over a block: each target is reached by logistic decisions along its path in the Huffman tree.
 
-    loss = Σ_(row, target) Σ_j softplus((2 code_j - 1) x_row · o_(path_j))       = -Σ log p(target | row)
+loss = Σ_(row, target) Σ_j softplus((2 code_j - 1) x_row · o_(path_j))       = -Σ log p(target | row)
 """
 
 from __future__ import annotations

@@ -12,7 +12,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.train.words.arithmetic import add_combination, add_multiples, add_row, clear, copy_row, dots, inlined, logistic
+from chainrule.train.words.arithmetic import (
+    add_combination,
+    add_multiples,
+    add_row,
+    clear,
+    copy_row,
+    dots,
+    inlined,
+    logistic,
+)
 from chainrule.train.words.blocks import targets
 from chainrule.train.words.draw import draw_negatives
 

@@ -12,20 +12,18 @@ A factor of 1.001 anywhere is a hundred times the bound (a test plants one).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from chainrule.models.word2vec import Word2Vec
+from chainrule.train.engine import Engine
 from chainrule.train.words.kernel import Kernel
 from chainrule.train.words.shape import Scratch, Shape, Tables
 from chainrule.train.words.textbook import LOSSES, Batch, batch_of, examples
 
-Engine = Callable[[nn.Module, Callable[..., Tensor], dict[str, Tensor]], Tensor]
 SCALE = 0.3  # of the random weights: scores of about 1, where the logistic function is bent
 RATE = 0.1
 _Matrix = NDArray[np.float64]
@@ -82,8 +80,8 @@ def prove(
     """Run the tokens as one job by kernel and engine, and compare."""
     generator = np.random.default_rng(seed)
     start = [_random(generator, count, shape) for count in (words, rows_of_output(shape, words))]
-    flat = [matrix.copy().ravel() for matrix in start]
-    loss, pairs, _ = kernel(*flat, tokens, tables, seed, 0, 0, np.float32(RATE), scratch)
+    inputs, outputs = (matrix.copy().ravel() for matrix in start)
+    loss, pairs, _ = kernel(inputs, outputs, tokens, tables, seed, 0, 0, np.float32(RATE), scratch)
 
     exact = [matrix.astype(np.float64) for matrix in start]
     exact_loss, blocks = 0.0, 0
@@ -93,7 +91,7 @@ def prove(
         blocks += 1
     errors = [
         _compare(before, after.reshape(before.shape), wanted, shape.dimensions)
-        for before, after, wanted in zip(start, flat, exact, strict=True)
+        for before, after, wanted in zip(start, (inputs, outputs), exact, strict=True)
     ]
     return Proof(
         engine=name,

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from chainrule.models.word2vec import full_softmax_loss, hierarchical_loss, negative_sampling_loss
+from chainrule.train.engine import Loss
 from chainrule.train.words.draw import draw_negatives, select, stream
 from chainrule.train.words.shape import Objective, Scratch, Shape, Tables
 
-LOSSES: MappingProxyType[Objective, Callable[[nn.Module, dict[str, Tensor]], Tensor]] = MappingProxyType(
+LOSSES: MappingProxyType[Objective, Loss] = MappingProxyType(
     {"negative": negative_sampling_loss, "hierarchical": hierarchical_loss, "softmax": full_softmax_loss}
 )
 _Rows = NDArray[np.int64]
@@ -50,9 +51,7 @@ def examples(
 ) -> Iterator[list[Example]]:
     """The terms of each block of a job."""
     first, last, kept = scratch.first, scratch.last, scratch.kept
-    words, state = _select(
-        tokens, tables.keep, seed, epoch, job, kept, first, last, shape.window, shape.dynamic
-    )
+    words, state = _select(tokens, tables.keep, seed, epoch, job, kept, first, last, shape.window, shape.dynamic)
     for start in range(0, words, shape.block):
         end = min(start + shape.block, words)
         lo, hi = int(first[start:end].min()), int(last[start:end].max())

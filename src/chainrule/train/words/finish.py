@@ -1,0 +1,125 @@
+"""The end of a run of the kernel: vectors in both formats, nearest words, tests, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from chainrule.data.vocabulary import Vocabulary
+from chainrule.data.word_tests import evaluate, require_test
+from chainrule.data.word_vectors import WordVectors, save_binary, save_text
+from chainrule.train.atomic import write_text
+from chainrule.train.finish import preflight_report
+from chainrule.train.records import Listener
+from chainrule.train.results import Outcome, Results
+from chainrule.train.tasks.words_data import WordFacts
+from chainrule.train.words.loop import WordsJob
+from chainrule.train.words.weights import WordsState
+
+BINARY, TEXT = "vectors.bin", "vectors.txt"
+_SHOWN = 6
+_NEAREST = 6
+_LEAST_LETTERS = 4  # of a word that is shown without being asked for
+_FREQUENT = 50  # words that are passed over: articles, conjunctions
+
+
+def finish_words(
+    job: WordsJob,
+    state: WordsState,
+    outcome: Outcome,
+    facts: WordFacts,
+    baseline: float,
+    listener: Listener,
+    start: float,
+) -> Results:
+    """Write vectors and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
+    lines: list[tuple[str, str]] = []
+    metrics: dict[str, float] = {}
+    loss = None
+    if state.epochs:
+        last = state.epochs[-1]
+        loss = last.loss / max(last.pairs, 1)
+        lines.append(("frequencies", f"{baseline:.4f}: the loss of a model that knows only how frequent words are"))
+    if outcome == "finished":
+        vectors = vectors_of(job)
+        with listener.phase("writing the vectors"):
+            save_binary(job.folder / BINARY, vectors)
+            save_text(job.folder / TEXT, vectors)
+        lines += [("nearest", text) for text in nearest(vectors, job.config.words.neighbours)]
+        with listener.phase("testing the vectors"):
+            lines += _tests(vectors, job.config.words.tests, metrics)
+    if state.seconds:
+        kept = sum(epoch.kept for epoch in state.epochs)
+        lines.append(
+            ("effective", f"{kept / state.seconds:,.0f} words/s after sub-sampling, {kept / state.words:.1%} of all")
+        )
+    results = Results(
+        outcome=outcome,
+        folder=str(job.folder),
+        task="words",
+        steps=state.step,
+        steps_wanted=job.steps,
+        parameters=len(job.weights.inputs) // job.weights.shape.width * job.weights.shape.dimensions
+        + len(job.weights.outputs) // job.weights.shape.width * job.weights.shape.dimensions,
+        gradient="kernel, proved against autograd and chain_rule",
+        method=f"{job.config.words.model}, {job.config.words.objective}",
+        precision="float32",
+        precision_reason="the kernel's",
+        threads=job.config.words.threads,
+        loss_unit="nats per predicted word",
+        training_loss=loss,
+        validation_loss=None,
+        baseline="word frequencies",
+        baseline_loss=baseline,
+        comparison="",
+        best_loss=None,
+        best_step=0,
+        term="word",
+        terms_seen=state.words,
+        terms_per_second=state.words / state.seconds if state.seconds else 0.0,
+        loop_seconds=state.seconds,
+        total_seconds=time.perf_counter() - start,
+        preflight=preflight_report(job.folder),
+        metrics=metrics,
+        conclusion=tuple(lines),
+        prompt="",
+        continuation="",
+        data=asdict(facts),
+    )
+    write_text(job.folder / "report.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(job.folder / "report.txt", f"{results}\n")
+    return results
+
+
+def vectors_of(job: WordsJob) -> WordVectors:
+    """The input vectors, with their words."""
+    return WordVectors(job.vocabulary.words, np.ascontiguousarray(job.weights.matrix(job.weights.inputs)))
+
+
+def nearest(vectors: WordVectors, asked: tuple[str, ...]) -> list[str]:
+    """Lines "word: nearest words" of the words asked for, or of some frequent ones."""
+    frequent = [word for word in vectors.words[_FREQUENT:] if len(word) >= _LEAST_LETTERS and word.isalpha()]
+    words = asked or tuple(frequent[:_SHOWN])
+    return [f"{word}: {', '.join(near for near, _ in vectors.similar(word, _NEAREST))}" for word in words]
+
+
+def _tests(vectors: WordVectors, files: tuple[str, ...], metrics: dict[str, float]) -> list[tuple[str, str]]:
+    lines = []
+    for file in files:
+        score = evaluate(vectors, Path(file))
+        metrics[score.file] = score.figure
+        lines.append((score.file[:15], str(score)))
+    return lines
+
+
+def require_usable(tests: tuple[str, ...], asked: tuple[str, ...], vocabulary: Vocabulary) -> None:
+    """Raise DataError before training if a test file cannot be used or a word that is to be shown is unknown."""
+    names = WordVectors(vocabulary.words, np.zeros((len(vocabulary), 1), np.float32))
+    for word in asked:
+        names.place(word)
+    for file in tests:
+        require_test(vocabulary.words, Path(file))

@@ -1,0 +1,158 @@
+"""A whole run of the kernel, new or resumed: words, vocabulary, kernel, preflight, loop, vectors."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from chainrule.errors import CheckpointError
+from chainrule.train.atomic import write_json, write_text
+from chainrule.train.checkpoint import discard_after
+from chainrule.train.engine import Engine
+from chainrule.train.events import Events
+from chainrule.train.finish import PREFLIGHT
+from chainrule.train.interrupt import stop_on_signals
+from chainrule.train.records import Listener, Silent, plural
+from chainrule.train.results import Outcome, Results
+from chainrule.train.run import how_to_go_on
+from chainrule.train.run_folder import Run, as_tables, make_folder, sole_trainer, write_config
+from chainrule.train.tasks.words_data import WordFacts, describe, load, prepare, save
+from chainrule.train.words.baseline import frequency_loss
+from chainrule.train.words.choose import resolved, shape_of
+from chainrule.train.words.finish import finish_words, require_usable
+from chainrule.train.words.kernel import make_kernel
+from chainrule.train.words.loop import WordsJob, train_words
+from chainrule.train.words.preflight import KernelReport, prove_kernel
+from chainrule.train.words.shape import make_tables
+from chainrule.train.words.weights import WordsState, initial_weights, load_words
+
+
+def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | None = None) -> Results:
+    """Train to the end, to Ctrl-C or SIGTERM, or until the preflight says no; `engines` prove the kernel.
+
+    Raises DataError, ConfigError, CheckpointError, NonFiniteError; KeyboardInterrupt, with the way to go on as its
+    message, if interrupted outside the loop.
+    """
+    listener, start = listener or Silent(), time.perf_counter()
+    config, reasons = resolved(run.config.words)
+    run = replace(run, config=replace(run.config, words=config), remarks={**run.remarks, **reasons})
+    words = None if run.folder and load(run.folder) else prepare(run.config, listener)
+    if words:
+        require_usable(config.tests, config.neighbours, words.vocabulary)
+        shape_of(config, len(words.vocabulary))
+    folder = run.folder or make_folder(run, "words")
+    try:
+        with sole_trainer(folder):
+            if words:
+                with listener.phase("numbering the words"):
+                    save(folder, words)
+                write_config(folder, run.config, run.remarks)
+            job, facts = _job(run, folder, listener)
+            return _train(job, run.checkpoint, facts, engines, listener, start)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(folder)) from None
+
+
+def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFacts]:
+    """Make all that the loop needs, and say what is trained."""
+    data, config = load(folder), run.config.words
+    if data is None:
+        raise CheckpointError(f"{folder} has no data: it was removed while the run began; start a new run")
+    vocabulary, corpus, facts = data
+    describe(vocabulary, facts, listener)
+    shape = shape_of(config, len(vocabulary))
+    with listener.phase("compiling the kernel (some seconds the first time; kept for later runs)"):
+        kernel = make_kernel(shape)
+    weights = initial_weights(shape, len(vocabulary), run.config.seed)
+    origin = {
+        "config": as_tables(run.config),
+        "threads": config.threads,
+        "versions": {name: version(name) for name in ("chainrule", "numpy", "numba")}
+        | {"python": platform.python_version()},
+    }
+    job = WordsJob(
+        run.config, vocabulary, corpus, make_tables(shape, vocabulary, config.sample), kernel, weights, folder, origin
+    )
+    _announce(job, listener)
+    return job, facts
+
+
+def _announce(job: WordsJob, listener: Listener) -> None:
+    """Say what is trained, and every automatic choice."""
+    config, shape = job.config.words, job.weights.shape
+    negatives = f", {shape.negatives} negatives ({shape.shared} shared)" if config.objective == "negative" else ""
+    listener.say(
+        "model",
+        f"{config.model}, {config.objective}{negatives}, {shape.dimensions} dimensions, window "
+        f"{'1 to ' if shape.dynamic else ''}{shape.window}: "
+        f"{(len(job.weights.inputs) + len(job.weights.outputs)) // shape.width * shape.dimensions:,} parameters",
+    )
+    listener.say(
+        "update",
+        f"learning rate {config.learning_rate:g} to {config.final_learning_rate:g}, {plural(config.epochs, 'epoch')}, "
+        f"{plural(config.threads, 'thread')}{' without locks' if config.threads > 1 else ', bitwise reproducible'}",
+    )
+
+
+def _train(
+    job: WordsJob,
+    checkpoint: Path | None,
+    facts: WordFacts,
+    engines: Mapping[str, Engine],
+    listener: Listener,
+    start: float,
+) -> Results:
+    config = job.config.words
+    baseline = frequency_loss(job.vocabulary.counts, config.sample, config.objective, config.negatives)
+    events = Events(job.folder)
+    try:
+        state = _state(job, checkpoint, events, listener)
+        outcome: Outcome = "refused by preflight"
+        if checkpoint is not None or _passes(job, engines, listener):
+            listener.say("to beat", f"word frequencies alone: {baseline:.4f} nats per predicted word")
+            with stop_on_signals(listener.stopping) as stop:
+                train_words(job, state, events, listener, stop)
+            outcome = "finished" if state.step >= job.steps else "interrupted"
+        results = finish_words(job, state, outcome, facts, baseline, listener, start)
+        events.note(outcome, f"step {state.step}")
+        return results
+    finally:
+        events.close()
+
+
+def _state(job: WordsJob, checkpoint: Path | None, events: Events, listener: Listener) -> WordsState:
+    """The state to begin with: of the checkpoint, or fresh."""
+    if checkpoint is None:
+        events.forget_after(-1)
+        events.note("started")
+        return WordsState()
+    state = load_words(checkpoint, job.weights)
+    events.forget_after(state.step)
+    dropped = discard_after(job.folder, state.step)
+    events.note("resumed", f"step {state.step}")
+    listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
+    return state
+
+
+def _passes(job: WordsJob, engines: Mapping[str, Engine], listener: Listener) -> bool:
+    """Prove the kernel, unless the run is set to go without."""
+    if not job.config.loop.preflight:
+        return True
+    with listener.phase("preflight: proving that the kernel's step is the gradient's"):
+        report: KernelReport = prove_kernel(
+            job.kernel,
+            job.weights.shape,
+            job.vocabulary,
+            job.config.words.sample,
+            job.corpus.job(0),
+            engines,
+            job.config.seed,
+        )
+    write_json(report.to_dict())(job.folder / PREFLIGHT)
+    write_text(job.folder / "preflight.txt", f"{report}\n")
+    listener.reported(report)
+    return report.ok
