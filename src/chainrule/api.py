@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from chainrule.train.engine import Batch, Engine, Loss, autograd
 from chainrule.train.plan import Plan, plan_run
 from chainrule.train.records import Listener
 from chainrule.train.results import Results
-from chainrule.train.run import run_training
+from chainrule.train.run import OwnCall, run_training
 from chainrule.train.run_folder import Run, new_run
 from chainrule.train.tasks.table_predict import Predictions, predict_file
 from chainrule.train.words.run import run_words
@@ -165,9 +166,19 @@ def gradient_engine(name: str) -> Engine:
     return autograd
 
 
-def preflight(model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizers: Sequence[Optimizer]) -> Report:
-    """`check` on as many windows of the first batches as hold 512 tokens."""
-    return check(Setup(model, loss, [_few(batch) for batch in batches], optimizers[0]))
+def preflight(
+    model: nn.Module, loss: Loss, batches: Iterable[Batch], optimizers: Sequence[Optimizer], /, *own: OwnCall
+) -> Report:
+    """`check` on as many windows of the first batches as hold 512 tokens; before it `check_loss` on a loss of your own."""
+    of_losses = [check_loss(one.function, one.prediction, one.target, where=one.name) for one in own]
+    if not all(report.ok for report in of_losses):
+        return of_losses[0]  # a whole check of a model with a broken loss would only repeat it
+    report = check(Setup(model, loss, [_few(batch) for batch in batches], optimizers[0]))
+    return replace(
+        report,
+        stages=(*(stage for one in of_losses for stage in one.stages), *report.stages),
+        findings=(*(finding for one in of_losses for finding in one.findings), *report.findings),
+    )
 
 
 def _few(batch: Batch) -> dict[str, Any]:

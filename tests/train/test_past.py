@@ -15,7 +15,7 @@ from chainrule.train.run_folder import sole_trainer
 from past_runs import made_run
 
 
-@pytest.mark.parametrize("ending", ["finished", "stopped early", "interrupted", "refused"])
+@pytest.mark.parametrize("ending", ["finished", "stopped early", "interrupted", "refused", "failed"])
 def test_the_outcome_that_a_run_wrote_down_is_its_status(ending, tmp_path):
     assert ending == read_run(made_run(tmp_path, "a", ending=ending)).status
 

@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 CONFIG, REPORT, LOCK = "config.toml", "report.json", ".lock"
-ENDINGS = ("finished", "stopped early", "interrupted", "refused")
+ENDINGS = ("finished", "stopped early", "interrupted", "refused", "failed")
 
 
 @dataclass(frozen=True)

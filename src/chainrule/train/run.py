@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from chainrule.errors import ChainruleError
 from chainrule.train.atomic import write_json, write_text
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import (
@@ -42,7 +44,30 @@ from chainrule.train.tensorboard import FOLDER, Board, choose
 
 PREFLIGHT_BATCHES = 2
 
-Preflight = Callable[[nn.Module, Loss, Iterable[Batch], Sequence[Optimizer]], Report | None]
+
+@dataclass(frozen=True)
+class OwnCall:
+    """A loss of the user's own with what the untrained model calls it with, for the preflight to examine."""
+
+    name: str
+    function: Callable[[Any, Any], Any]
+    prediction: Tensor
+    target: Tensor
+
+
+class Preflight(Protocol):
+    """Who looks at a run before its first update; the fifth argument is only there if the loss is the user's own."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batches: Sequence[Batch],
+        optimizers: Sequence[Optimizer],
+        /,
+        *own: OwnCall,
+    ) -> Report | None:
+        """The report; None if there is nothing to say."""
 
 
 def run_training(
@@ -73,7 +98,7 @@ def run_training(
             listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
             boards = [Board(folder)] if board.written else []
             with closing(Journal(Events(folder), *boards)) as journal:
-                return _train(session, run.checkpoint, journal, preflight, watchers)
+                return _train_or_note(session, run.checkpoint, journal, preflight, watchers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
 
@@ -97,6 +122,21 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, **reasons})
     return Session(job, reasons, listener, start)
+
+
+def _train_or_note(
+    session: Session,
+    checkpoint: Path | None,
+    journal: Keeper,
+    preflight: Preflight | None,
+    watchers: Sequence[Watcher],
+) -> Results:
+    """Train; an error that ends the run is written down, so that the run does not look killed."""
+    try:
+        return _train(session, checkpoint, journal, preflight, watchers)
+    except ChainruleError as error:
+        journal.note("failed", str(error))
+        raise
 
 
 def _train(
@@ -163,10 +203,22 @@ def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     batches = [next(micro_batches(job, position)) for position in positions]
     job.model.train()
     with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):
-        report = preflight(job.model, job.objective, batches, job.optimizers)
+        report = preflight(job.model, job.objective, batches, job.optimizers, *_own_call(job, batches[0]))
     if report is None:
         return True
     write_json(report.to_dict())(job.folder / PREFLIGHT)
     write_text(job.folder / "preflight.txt", f"{report}\n")
     listener.reported(report)
     return report.ok
+
+
+def _own_call(job: Job, batch: Batch) -> tuple[OwnCall, ...]:
+    """The user's own loss with the untrained model's predictions of a batch, if the loss is one; no statistics move."""
+    own = job.task.own_loss
+    if own is None:
+        return ()
+    job.model.eval()
+    with torch.no_grad():
+        prediction, target = own.arguments(job.model, batch)
+    job.model.train()
+    return (OwnCall(own.name, own.function, prediction, target),)

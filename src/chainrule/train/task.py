@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Loss
@@ -60,6 +60,19 @@ class Conclusion:
 
 
 @dataclass(frozen=True)
+class OwnLoss:
+    """A loss function from the user's own file, and what the task calls it with.
+
+    name       "my_losses.py:focal"
+    arguments  arguments(model, batch) -> (prediction, target)
+    """
+
+    name: str
+    function: Callable[[Any, Any], Any]
+    arguments: Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
 class Task:
     """One thing to train; the model has its initial weights, on the CPU, in float32.
 
@@ -74,6 +87,7 @@ class Task:
     conclude    conclude(trained model, its validation loss)
     facts       of the data, JSON-able, for the report
     origin      what a checkpoint must say of the data: a tokenizer's fingerprint
+    own_loss    the user's own function behind `loss`, which the preflight examines; None if it is one of ours
     """
 
     model: nn.Module
@@ -92,6 +106,7 @@ class Task:
     conclude: Callable[[nn.Module, float], Conclusion]
     facts: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    own_loss: OwnLoss | None = None
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from chainrule.checks.own_loss import (
 
 GROUPS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
-        "gradient": (loss_without_gradient, loss_wrong_gradient),
-        "edges": (loss_unstable,),
-        "terms": (loss_scale, loss_not_a_mean),
+        "loss gradient": (loss_without_gradient, loss_wrong_gradient),
+        "loss edges": (loss_unstable,),
+        "loss terms": (loss_scale, loss_not_a_mean),
     }
 )
 CHECKS: tuple[Any, ...] = tuple(check for checks in GROUPS.values() for check in checks)

@@ -22,7 +22,7 @@ from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
 from chainrule.train.task import Baseline, Kind, Task
 from chainrule.train.tasks.table_data import Rows, TableData, load, prepare, save
-from chainrule.train.tasks.table_loss import Function, choose_loss, of_batch
+from chainrule.train.tasks.table_loss import Function, choose_loss, of_batch, users_own
 from chainrule.train.tasks.table_scores import concluding
 
 MICRO_BATCH = 8192
@@ -56,6 +56,7 @@ def make(config: TrainConfig, data: TableData, listener: Listener) -> Task:
         description=description(config.mlp, data.preprocessing),
         conclude=concluding(data, dtype),
         facts=asdict(data.facts) | {side: len(rows[side]) for side in rows},
+        own_loss=users_own(name, function, target),
     )
 
 

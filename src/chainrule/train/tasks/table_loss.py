@@ -25,6 +25,7 @@ from chainrule.losses.regression import mse
 from chainrule.setup_file import is_file_target, load_loss
 from chainrule.train.config import TableConfig
 from chainrule.train.engine import Batch, Loss
+from chainrule.train.task import OwnLoss
 
 Function = Callable[[Tensor, Tensor], Tensor]
 STANDARD: Mapping[Goal, tuple[str, Function]] = MappingProxyType(
@@ -101,7 +102,17 @@ def of_batch(function: Function, target: Target) -> Loss:
     """loss(model, batch) of function(prediction, target)."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        outputs_BO = model(batch["inputs"])
-        return function(outputs_BO if target.goal == "multi-class" else outputs_BO.squeeze(1), batch["targets"])
+        return function(*arguments(model, batch, target.goal))
 
     return loss
+
+
+def arguments(model: nn.Module, batch: Batch, goal: Goal) -> tuple[Tensor, Tensor]:
+    """(prediction, target) of a batch, in the shapes that a loss is called with."""
+    outputs_BO = model(batch["inputs"])
+    return outputs_BO if goal == "multi-class" else outputs_BO.squeeze(1), batch["targets"]
+
+
+def users_own(name: str, function: Function, target: Target) -> OwnLoss | None:
+    """The loss as the preflight examines it; None if it is one of the catalogue."""
+    return OwnLoss(name, function, partial(arguments, goal=target.goal)) if is_file_target(name) else None
