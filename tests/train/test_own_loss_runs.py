@@ -18,6 +18,9 @@ def naive(prediction, target):
     p = torch.sigmoid(prediction)
     return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
 
+def shapeless(prediction, target):
+    return prediction[0, 0] - target[0]
+
 def number(prediction, target):
     return float(smooth(prediction, target))
 """
@@ -60,3 +63,10 @@ def test_one_that_returns_no_tensor_is_an_error_in_words_and_the_run_has_failed(
         train(config_with("number"))
 
     assert "failed" == read_run(tmp_path / "runs" / "table").status
+
+
+def test_one_that_raises_is_an_error_in_words(config_with):
+    with pytest.raises(
+        SetupError, match=r"py:shapeless raised IndexError for predictions \(\d+,\) and targets \(\d+,\): "
+    ):
+        train(config_with("shapeless"))

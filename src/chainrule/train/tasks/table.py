@@ -22,7 +22,7 @@ from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
 from chainrule.train.task import Baseline, Kind, Task
 from chainrule.train.tasks.table_data import Rows, TableData, load, prepare, save
-from chainrule.train.tasks.table_loss import Function, choose_loss, of_batch, users_own
+from chainrule.train.tasks.table_loss import Function, called, choose_loss, of_batch, users_own
 from chainrule.train.tasks.table_scores import concluding
 
 MICRO_BATCH = 8192
@@ -107,7 +107,7 @@ def baseline(name: str, function: Function, data: TableData, listener: Listener)
     """The loss of always answering alike: the training mean, or the shares of the classes."""
     target, validation = data.preprocessing.target, data.sides["validation"]
     constant_O = constant_output(data.sides["training"].y_N, target)
-    loss = constant_loss(function, constant_O, Rows(validation, target, torch.float64))
+    loss = constant_loss(name, function, constant_O, Rows(validation, target, torch.float64))
     always = BASELINES[target.goal]
     listener.say("to beat", f"{always}, always: {name} {loss:.4f} on the validation rows")
 
@@ -121,11 +121,12 @@ def baseline(name: str, function: Function, data: TableData, listener: Listener)
     return Baseline(f"{always}, always", loss, compare)
 
 
-def constant_loss(function: Function, constant_O: Floats, rows: Rows) -> float:
+def constant_loss(name: str, function: Function, constant_O: Floats, rows: Rows) -> float:
     """The loss of the same outputs for all rows."""
     targets_N = rows.batch(np.arange(len(rows)), torch.device("cpu"))["targets"]
     outputs_NO = torch.from_numpy(constant_O).expand(len(rows), -1)
-    return float(function(outputs_NO if rows.target.goal == "multi-class" else outputs_NO[:, 0].clone(), targets_N))
+    prediction = outputs_NO if rows.target.goal == "multi-class" else outputs_NO[:, 0].clone()
+    return float(called(name, function, prediction, targets_N))
 
 
 def describe(data: TableData, loss: str, listener: Listener) -> None:

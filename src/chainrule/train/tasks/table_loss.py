@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from chainrule.data.tables.column import Floats
 from chainrule.data.tables.target import Goal, Target
-from chainrule.errors import ConfigError, SetupError
+from chainrule.errors import ChainruleError, ConfigError, SetupError
 from chainrule.losses import CATALOGUE, loss_named
 from chainrule.losses.classification import cross_entropy, log_loss
 from chainrule.losses.regression import mse
@@ -47,6 +47,17 @@ def own_loss(name: str) -> Function:
         return load_loss(name)
     except SetupError as error:
         raise ConfigError(f"table.loss is {name!r}: {error}") from error
+
+
+def called(name: str, function: Function, prediction: Tensor, target: Tensor) -> Tensor:
+    """function(prediction, target). Raises SetupError for whatever a function of the user's own raises."""
+    try:
+        return function(prediction, target)
+    except ChainruleError:
+        raise
+    except Exception as error:
+        shapes = f"predictions {tuple(prediction.shape)} and targets {tuple(target.shape)}"
+        raise SetupError(f"{name} raised {type(error).__name__} for {shapes}: {error}") from error
 
 
 def choose_loss(settings: TableConfig, target: Target, training_R: Floats) -> tuple[str, Function]:
