@@ -44,6 +44,7 @@ LEVELS = {
     "api": 6,
     "setup_file": 1,
     "pytest_plugin": 7,
+    "cli_explain": 7,
     "cli_check": 7,  # commands, hung into the app in cli
     "cli_own_loss": 7,
     "cli_runs": 7,
@@ -72,6 +73,7 @@ TORCHLESS = {
     "__init__",
     "cli",
     "cli_check",
+    "cli_explain",
     "cli_losses",
     "cli_model",
     "cli_numerical",

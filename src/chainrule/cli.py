@@ -17,6 +17,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from chainrule.cli_check import check, rules, why
+from chainrule.cli_explain import explain
 from chainrule.cli_losses import losses
 from chainrule.cli_model import export, sample
 from chainrule.cli_numerical import numerical
@@ -42,6 +43,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     compare,
     numerical,
     words,
+    explain,
     losses,
     why,
     rules,
