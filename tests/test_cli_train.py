@@ -84,6 +84,7 @@ OPTIONS = [
     "--regularisation.l2",
     "--resume",
     "--runs-folder",
+    "--sample.every",
     "--sample.prompt",
     "--sample.temperature",
     "--sample.tokens",

@@ -96,7 +96,7 @@ class Plain:
 
     def say(self, label: str, text: str) -> None:
         """Print one fact."""
-        print(f"{label:<{LABEL}}{text}", flush=True)
+        print(f"{label:<{LABEL}}{printable(text)}", flush=True)
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
@@ -159,7 +159,7 @@ class Terminal:
         row = Table.grid(padding=0)
         row.add_column(width=LABEL, style="cyan", no_wrap=True)
         row.add_column(overflow="fold")
-        row.add_row(label, text if isinstance(text, Text) else Text(text))
+        row.add_row(label, text if isinstance(text, Text) else Text(printable(text)))
         self._console.print(row)
 
     def phase(self, text: str) -> AbstractContextManager[object]:

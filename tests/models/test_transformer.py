@@ -105,3 +105,23 @@ def test_the_loss_is_the_mean_over_all_tokens():
     expected = -log_probabilities.gather(-1, batch["targets"][..., None]).mean()
 
     torch.testing.assert_close(expected, next_token_loss(model, batch))
+
+
+def test_recomputed_blocks_give_the_same_gradients_with_dropout_too_and_keep_less():
+    def gradients(recompute):
+        kept, pack = [], lambda tensor: kept.append(tensor.numel()) or tensor
+        model = Transformer(
+            vocabulary=9, layers=3, heads=2, hidden=8, context=6, dropout=0.3, recompute=recompute,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        tokens_BT = torch.arange(12).view(2, 6) % 9
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = next_token_loss(model, {"tokens": tokens_BT, "targets": tokens_BT})
+        loss.backward()
+        return [parameter.grad for parameter in model.parameters()], sum(kept)
+
+    (plain, much), (again, little) = gradients(recompute=False), gradients(recompute=True)
+
+    assert all(torch.equal(one, two) for one, two in zip(plain, again, strict=True))
+    assert 3 * little < much

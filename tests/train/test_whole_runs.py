@@ -111,6 +111,8 @@ MODES = {
     "accumulated": lambda config: replace(config, data=replace(config.data, micro_batch_size=3)),
     "one-cycle": lambda config: replace(config, schedule=ScheduleConfig("one-cycle")),
     "plateau": lambda config: replace(config, schedule=ScheduleConfig("plateau", plateau_patience=1)),
+    "recomputed": lambda config: replace(config, loop=replace(config.loop, recompute=True)),
+    "sampled": lambda config: replace(config, sample=replace(config.sample, every=4)),
     "penalties": lambda config: replace(config, regularisation=RegularisationConfig(l1=1e-3, l2=1e-3)),
     "chain rule": lambda config: replace(config, gradient="chain_rule"),
 }

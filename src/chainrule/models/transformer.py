@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from chainrule.models.activations import Activation, gelu_tanh
 from chainrule.models.attention import Attention, Sight, fused_is_faster
@@ -69,10 +70,15 @@ class Transformer(nn.Module):
         bias: bool = True,
         tied: bool = True,
         dropout: float = 0.0,
+        recompute: bool = False,
         initialiser: Initialiser = gpt2_scaled,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`generator` (on the CPU) draws the initial weights; None = torch's global one."""
+        """`generator` (on the CPU) draws the initial weights; None = torch's global one.
+
+        recompute  keep only the inputs of each block for the backward pass and run it again there: less memory for a
+                   third more time (Chen et al. 2016, 1604.06174)
+        """
         super().__init__()
         width = mlp_width or default_width(hidden, gated=gated)
 
@@ -82,6 +88,7 @@ class Transformer(nn.Module):
             return Block(norm(hidden, epsilon, bias), attention, norm(hidden, epsilon, bias), mlp, dropout)
 
         self.context = context
+        self.recompute = recompute
         self.tokens = nn.Embedding(vocabulary, hidden)
         self.positions = _added(positions, context, hidden)
         self.rotary = RotaryPositions(context, hidden // heads, rotary_base) if positions == "rotary" else None
@@ -104,7 +111,10 @@ class Transformer(nn.Module):
         sight, position = self._sight(tokens_BT, documents_BT, cache)
         x_BTD = self._embed(tokens_BT, position)
         for number, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, sight, cache.layer(number) if cache else None)
+            if self.recompute and self.training and cache is None:
+                x_BTD = checkpoint(block, x_BTD, sight, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, sight, cache.layer(number) if cache else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV
 

@@ -29,7 +29,7 @@ def build_job(
     config: TrainConfig, folder: Path, task: Task, engine: Engine, listener: Listener
 ) -> tuple[Job, dict[str, str]]:
     """Make what the loop works with, its automatic choices resolved; and their reasons, by setting."""
-    device = choose_device(config)
+    device, why_device = choose_device(config), reason_of_device(config)
     model = task.model.to(device)
     if config.precision == "float64" or (config.precision == "auto" and config.gradient == "numerical"):
         model.double()
@@ -58,8 +58,8 @@ def build_job(
         folder=folder,
         facts=_facts(config, task),
     )
-    _announce(job, choice, why_compiled, listener)
-    return job, {"precision": choice.reason, "loop.compile": why_compiled}
+    _announce(job, choice, why_device, why_compiled, listener)
+    return job, {"device": why_device, "precision": choice.reason, "loop.compile": why_compiled}
 
 
 def choose_device(config: TrainConfig) -> torch.device:
@@ -73,6 +73,22 @@ def choose_device(config: TrainConfig) -> torch.device:
 
 def _resolved_device(config: TrainConfig) -> Device:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def reason_of_device(config: TrainConfig) -> str:
+    """Why that device."""
+    if config.device != "auto":
+        return "as set"
+    return "auto: there is a GPU" if torch.cuda.is_available() else "auto: torch sees no CUDA device here"
+
+
+def kernels_in_words(job: Job) -> str:
+    """Whether one pass over each parameter makes an update, or ten."""
+    fused = [bool(group.get("fused")) for optimizer in job.optimizers for group in optimizer.param_groups]
+    name = job.config.optimizer.name
+    if all(fused):
+        return f"{name} fused: one pass over each parameter instead of ten"
+    return f"{name} {'partly ' if any(fused) else 'not '}fused: torch has no such kernel for all of it"
 
 
 def choose_compile(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
@@ -118,7 +134,7 @@ def _facts(config: TrainConfig, task: Task) -> dict[str, Any]:
     }
 
 
-def _announce(job: Job, choice: Choice, why_compiled: str, listener: Listener) -> None:
+def _announce(job: Job, choice: Choice, why_device: str, why_compiled: str, listener: Listener) -> None:
     """Say what is trained, and every automatic choice with its reason."""
     config, task = job.config, job.task
     listener.say("model", f"{task.description}: {count(job.model):,} parameters")
@@ -128,6 +144,8 @@ def _announce(job: Job, choice: Choice, why_compiled: str, listener: Listener) -
         f"{len(task.training):,}; {plural(config.steps, 'step')}",
     )
     listener.say("gradient", f"{config.gradient} on {job.device.type}, {plural(torch.get_num_threads(), 'thread')}")
+    listener.say("device", f"{job.device.type}, {why_device}")
+    listener.say("kernels", kernels_in_words(job))
     listener.say("precision", f"{choice.precision}, {choice.reason}")
     listener.say("compiled", f"{'yes' if config.loop.compile == 'on' else 'no'}, {why_compiled}")
     listener.say("decay", decay_in_words(job))

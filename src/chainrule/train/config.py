@@ -98,6 +98,8 @@ class SampleConfig:
 
     prompt: str = ""
     """Text to continue; empty = the first line or so of the validation text."""
+    every: int = 0
+    """Updates between two samples on the way; 0 = only at the end."""
     tokens: int = 100
     """Length, in tokens; 0 = no sample."""
     temperature: float = 0.8
@@ -108,7 +110,7 @@ class SampleConfig:
     """Draw from the fewest most probable tokens that have this probability together; 1 = from all."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "temperature", "top_k"):
+        for name in ("every", "tokens", "temperature", "top_k"):
             require(getattr(self, name) >= 0, f"sample.{name} is {getattr(self, name)}; it must be 0 or more")
         require(0 < self.top_p <= 1, f"sample.top_p is {self.top_p}; a probability above 0, up to 1, is needed")
 
@@ -171,6 +173,10 @@ class TrainConfig:
             exact or self.precision not in ("bfloat16", "float16"),
             f"gradient is {self.gradient!r} and precision is {self.precision!r}: the engine {self.gradient} computes in "
             "float32 or float64; set --precision to one of them",
+        )
+        require(
+            self.task == "text" or not self.loop.recompute,
+            f"task is {self.task!r} and loop.recompute is set: only a Transformer has blocks to compute again",
         )
         require(
             exact or not (self.loop.compile == "on" or self.loop.recompute),

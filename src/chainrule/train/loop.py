@@ -191,6 +191,8 @@ def train_loop(
             for watcher in watchers:
                 watcher(record, job.model, job.optimizers)
             best = due(state.step, job.config.loop.evaluate_every) and evaluate(job, state, journal, listener)
+            if due(state.step, job.config.sample.every):
+                show(job, journal, listener)
             state.seconds += time.perf_counter() - start
             if best or due(state.step, job.config.loop.checkpoint_every):
                 checkpoint(job, state)
@@ -219,6 +221,14 @@ def evaluate(job: Job, state: State, journal: Keeper, listener: Listener) -> boo
     journal.evaluation(evaluation)
     listener.evaluated(evaluation)
     return best
+
+
+def show(job: Job, journal: Keeper, listener: Listener) -> None:
+    """Tell what the model does so far, if its task has something to show."""
+    if job.task.glimpse is not None:
+        text = job.task.glimpse(job.model)
+        journal.note("sample", text)
+        listener.say("sample", text)
 
 
 def remember(state: State, best: bool, config: TrainConfig) -> None:

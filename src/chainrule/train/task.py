@@ -107,6 +107,7 @@ class Task:
     facts: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
     own_loss: OwnLoss | None = None
+    glimpse: Callable[[nn.Module], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
     """The task of predicting each next token of `data`."""
     describe(data, listener)
     sizes = {"full-batch": len(data.training), "stochastic": 1, "mini-batch": config.data.batch_size}
+    model = make_model(config.model, data.vocabulary, config.seed)
+    model.recompute = config.loop.recompute
     return Task(
-        model=make_model(config.model, data.vocabulary, config.seed),
+        model=model,
         loss=next_token_loss,
         count=count_targets,
         training=data.training,
@@ -41,6 +43,7 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         loss_unit="nats per token",
         description=in_words(config.model),
         conclude=concluding(config, data, listener),
+        glimpse=lambda model: "".join(sample(model, config, data)),
         facts=facts(data),
         origin={"tokenizer": fingerprint(data.tokenizer)},
     )
