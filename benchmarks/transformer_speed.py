@@ -36,10 +36,12 @@ from chainrule.train.engine import autograd
 from chainrule.train.events import Events
 from chainrule.train.health import Health
 from chainrule.train.interrupt import Stop
-from chainrule.train.loop import Job, train_loop, train_step
+from chainrule.train.loop import Job, micro_batches, train_loop, train_step
+from chainrule.train.plan import kept_for_backward
 from chainrule.train.records import Silent
 from chainrule.train.task import Baseline, Conclusion, Task
-from chainrule.train.tasks.text import build_model, count_targets
+from chainrule.train.tasks.text import count_targets
+from chainrule.train.tasks.text_model import build_model
 
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH, VOCABULARY = 6, 6, 384, 256, 12, 65
 TOKENS = BATCH * CONTEXT
@@ -63,12 +65,14 @@ def main() -> None:
             for name, way in ways.items():
                 seconds[name].append(way())
         outside = outside_the_model(Path(folder))
-    result = summary(seconds, outside, options)
+    result = summary(seconds, outside, megabytes_kept(), options)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
-def summary(seconds: dict[str, list[float]], outside: float, options: argparse.Namespace) -> dict[str, Any]:
+def summary(
+    seconds: dict[str, list[float]], outside: float, kept: dict[str, float], options: argparse.Namespace
+) -> dict[str, Any]:
     speed = {name: round(TOKENS / statistics.median(times)) for name, times in seconds.items()}
     ours = {name: speed[f"chainrule {name}"] for name in ("float32", "bfloat16")}
     return {
@@ -82,6 +86,7 @@ def summary(seconds: dict[str, list[float]], outside: float, options: argparse.N
         "bfloat16 against Trainer bf16": round(ours["bfloat16"] / speed["Trainer bf16"], 3),
         "float32 against plain": round(ours["float32"] / speed["plain float32, as nanoGPT"], 3),
         "outside the model": round(outside, 4),
+        "megabytes kept for backward": kept,
     }
 
 
@@ -111,7 +116,7 @@ def job_of(folder: Path, precision: str, **loop: Any) -> Job:
     )
     windows = Windows(tokens(200_000), CONTEXT)
     task = Task(
-        model=build_model(config, VOCABULARY),
+        model=build_model(config.model, VOCABULARY, config.seed),
         loss=next_token_loss,
         count=count_targets,
         training=windows,
@@ -222,6 +227,21 @@ def plain(steps: int) -> Step:
         return (time.perf_counter() - start) / steps
 
     return step
+
+
+def megabytes_kept() -> dict[str, float]:
+    """What autograd keeps of one forward pass, weights left out."""
+    plain_model, row = PlainGPT(), torch.from_numpy(tokens(BATCH * CONTEXT).astype(np.int64)).view(BATCH, CONTEXT)
+    kept = {
+        "plain float32, as nanoGPT": kept_for_backward(
+            plain_model, lambda: F.cross_entropy(plain_model(row).flatten(0, 1), row.flatten())
+        )
+    }
+    for precision in ("float32", "bfloat16"):
+        job = job_of(Path(), precision)
+        batch = next(micro_batches(job, State()))
+        kept[f"chainrule {precision}"] = kept_for_backward(job.model, lambda job=job, b=batch: job.loss(job.model, b))
+    return {name: round(size / 1e6, 1) for name, size in kept.items()}
 
 
 class Clock(TrainerCallback):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import State
@@ -121,10 +121,17 @@ def measured(job: Job) -> Plan:
 
 def _activations(job: Job) -> int:
     """Bytes that the forward pass of one micro-batch keeps for its backward pass, besides the weights."""
-    with preserved_randomness(), _saved() as kept:
-        loss = job.objective(job.model, next(micro_batches(job, State())))
-    del loss
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*job.model.parameters(), *job.model.buffers()]}
+    with preserved_randomness():
+        batch = next(micro_batches(job, State()))
+        return kept_for_backward(job.model, lambda: job.objective(job.model, batch))
+
+
+def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes of the different storages, the model's own left out, that autograd keeps of a forward pass."""
+    with _saved() as kept:
+        loss = forward()  # alive until its storages are counted: a freed place would be taken again
+        own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+        del loss
     return sum(size for place, size in kept.items() if place not in own)
 
 
