@@ -111,6 +111,37 @@ def test_a_run_on_parquet_equals_that_on_the_same_table_as_csv(tmp_path):
     assert one.validation_loss == two.validation_loss
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_table_is_learned_in_short_precisions(tmp_path, precision):
+    for target in ("target", "class", "colour"):
+        results, _ = trained(
+            tmp_path, write_mixed(tmp_path / "m.csv"), name=target, precision=precision, table={"target": target}
+        )
+
+        assert results.beats_baseline
+
+
+def test_a_run_that_gets_no_better_stops_early_and_is_reported_and_predicts_with_its_best_weights(tmp_path):
+    file = write_shipped("diabetes", tmp_path)
+    results, _ = trained(
+        tmp_path,
+        file,
+        steps=2000,
+        mlp={"hidden": (64,)},
+        loop={"evaluate_every": 10, "patience": 4},
+        table={"split": "last"},
+    )
+    names, *rows = file.read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join([names, *rows[-66:]]))
+    found = predict(results.folder, tmp_path / "test.csv")
+
+    assert "stopped early" == results.outcome
+    assert results.steps == results.best_step + 40
+    assert f"step-{results.best_step:06d}" == found.checkpoint.name
+    assert results.metrics["test R2"] == pytest.approx(found.scores["R2"])
+    assert results.validation_loss == pytest.approx(results.best_loss)
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 
 

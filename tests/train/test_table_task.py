@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from chainrule.errors import CheckpointError, ConfigError, DataError
+from chainrule.errors import CheckpointError, ConfigError, DataError, SetupError
 from chainrule.losses.regression import huber
 from chainrule.models.mlp import MLP
 from chainrule.train.config import MLPConfig, TableConfig, TrainConfig
@@ -196,6 +196,23 @@ def test_a_file_without_the_loss_is_refused_in_words(tmp_path, content, name, wo
     (tmp_path / "my_losses.py").write_text(content)
     with pytest.raises(ConfigError, match=words):
         own_loss(f"{tmp_path / 'my_losses.py'}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "(p - t) ** 2",
+            r"half returned a tensor of shape \(30,\) for predictions \(30,\) and targets \(30,\), expected one number",
+        ),
+        ("p.nothing", "half raised AttributeError for predictions"),
+    ],
+)
+def test_a_loss_of_the_user_s_that_gives_no_number_is_refused(tmp_path, mixed, body, words):
+    (tmp_path / "my_losses.py").write_text(f"def half(p, t):\n    return {body}\n")
+    config, data = prepared(tmp_path, mixed, table={"loss": f"{tmp_path / 'my_losses.py'}:half"})
+    with pytest.raises(SetupError, match=words):
+        make(config, data, Silent())
 
 
 def test_balanced_classes_count_the_same_whatever_their_number_of_rows(tmp_path):

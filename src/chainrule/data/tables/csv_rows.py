@@ -87,7 +87,7 @@ def raw_rows(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
         with path.open(encoding=encoding, newline="") as file:
             reader = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
             for fields in reader:
-                if fields and any(field.strip() for field in fields):
+                if len(fields) > 1 or (fields and fields[0].strip()):
                     yield line, fields
                 line = reader.line_num + 1
     except csv.Error as error:

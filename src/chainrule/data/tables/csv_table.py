@@ -16,7 +16,7 @@ import numpy as np
 from chainrule.data.tables import cells
 from chainrule.data.tables.column import Categories, Column, Kind, Numbers, Table, shortened
 from chainrule.data.tables.csv_rows import Dialect
-from chainrule.data.tables.survey import MAX_WORDS, Survey, all_finite, chunks, survey
+from chainrule.data.tables.survey import MAX_WORDS, Survey, chunks, plain_numbers, survey
 from chainrule.errors import DataError
 
 MEANT = {"number": "finite number", "boolean": "true or false", "date": "ISO 8601 date"}
@@ -72,8 +72,8 @@ class NumberMaker:
 
     def take(self, texts: Sequence[str], lines: Sequence[int]) -> None:
         """Add some cells."""
-        if self.kind == "number" and (values := all_finite(texts)):
-            self.values.extend(values)
+        if self.kind == "number" and (values_R := plain_numbers(texts)) is not None:
+            self.values.frombytes(values_R.tobytes())
             return
         read = self._reader()
         for text, line in zip(texts, lines, strict=True):

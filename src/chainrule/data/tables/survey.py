@@ -7,15 +7,16 @@ MAX_WORDS a column are kept.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from chainrule.data.tables import cells
-from chainrule.data.tables.column import Kind
+from chainrule.data.tables.column import Floats, Kind
 from chainrule.data.tables.csv_rows import Dialect, rows
 from chainrule.errors import DataError
 
@@ -44,8 +45,10 @@ class Survey:
 
     def see(self, texts: Sequence[str], decimal: str) -> None:
         """Count some cells."""
-        if all_finite(texts):
-            self.numbers += len(texts)
+        if (values := plain_numbers(texts)) is not None:
+            missing = int(np.isnan(values).sum())
+            self.missing += missing
+            self.numbers += len(texts) - missing
             return
         for text, count in Counter(texts).items():
             self._count(text, count, decimal)
@@ -76,13 +79,13 @@ class Survey:
         return next((kind for kind, count in counts if count >= SHARE * self.present), "category")
 
 
-def all_finite(texts: Sequence[str]) -> list[float] | None:
-    """The numbers, if every text is a finite one: the fast way for most columns of most files."""
+def plain_numbers(texts: Sequence[str]) -> Floats | None:
+    """The numbers, if every text is a finite one or empty (nan): the fast way for most columns of most files."""
     try:
-        values = [float(text) for text in texts]
+        values_R = np.array([float(text or "nan") for text in texts])
     except ValueError:
         return None
-    return values if math.isfinite(sum(map(abs, values))) and not any("_" in text for text in texts) else None
+    return None if np.isinf(values_R).any() or "_" in "".join(texts) else values_R
 
 
 def chunks(path: Path, dialect: Dialect) -> Iterator[Chunk]:

@@ -50,14 +50,20 @@ def own_loss(name: str) -> Function:
 
 
 def called(name: str, function: Function, prediction: Tensor, target: Tensor) -> Tensor:
-    """function(prediction, target). Raises SetupError for whatever a function of the user's own raises."""
+    """function(prediction, target). Raises SetupError for what a function of the user's own raises, or if it is no mean."""
+    shapes = f"predictions {tuple(prediction.shape)} and targets {tuple(target.shape)}"
     try:
-        return function(prediction, target)
+        value = function(prediction, target)
     except ChainruleError:
         raise
     except Exception as error:
-        shapes = f"predictions {tuple(prediction.shape)} and targets {tuple(target.shape)}"
         raise SetupError(f"{name} raised {type(error).__name__} for {shapes}: {error}") from error
+    if isinstance(value, Tensor) and value.numel() != 1:
+        shape = tuple(value.shape)
+        raise SetupError(
+            f"{name} returned a tensor of shape {shape} for {shapes}, expected one number: reduce it with .mean()"
+        )
+    return value
 
 
 def choose_loss(settings: TableConfig, target: Target, training_R: Floats) -> tuple[str, Function]:
