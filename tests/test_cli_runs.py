@@ -25,8 +25,8 @@ def test_runs_are_listed_with_status_steps_and_best_loss(folder, capsys):
     assert 0 == cli.run(["runs"])
     title, first, second, *_ = capsys.readouterr().out.splitlines()
     assert ["run", "task", "status", "steps", "best", "validation", "started", "took"] == title.split()
-    assert ["first", "text", "finished", "40/40", "0.1500", "at", "40"] == first.split()[:7]
-    assert ["second", "text", "killed", "12/40", "0.6000", "at", "10"] == second.split()[:7]
+    assert ["first", "text", "finished", "40", "of", "40", "0.1500", "at", "40"] == first.split()[:9]
+    assert ["second", "text", "killed", "12", "of", "40", "0.6000", "at", "10"] == second.split()[:9]
     assert second.endswith("6.0 s")
 
 
@@ -91,7 +91,7 @@ def test_real_runs_are_listed_compared_and_shown_by_tensorboard(folder, tmp_path
     assert 0 == cli.run(["runs"])
     assert 0 == cli.run(["compare", "tiny", "wider"])
     shown = capsys.readouterr().out
-    assert "tiny   text  finished  20/20" in shown
+    assert "tiny   text  finished  20 of 20" in shown
     assert "model.hidden  8  12\n" in shown
     assert "tokens a second" in shown
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chainrule.errors import ConfigError
 from chainrule.report.plot import Series, plot
-from chainrule.train.comparison import at_common_steps, comparable, curve, differences, figures
+from chainrule.train.comparison import at_common_steps, comparable, curve, differences, figures, progress
 from chainrule.train.past import PastRun, past_runs, read_run
 
 PLOT_POINTS = 66
@@ -19,7 +19,7 @@ COLUMNS: tuple[tuple[str, Callable[[PastRun], str]], ...] = (
     ("run", lambda run: run.name),
     ("task", lambda run: run.task),
     ("status", lambda run: run.status),
-    ("steps", lambda run: f"{run.done:,}/{run.settings.get('steps', 0):,}"),
+    ("steps", progress),
     ("best validation", lambda run: f"{run.best.loss:.4f} at {run.best.step:,}" if run.best else NOTHING),
     ("started", lambda run: _when(run.started)),
     ("took", lambda run: _long(run.seconds)),

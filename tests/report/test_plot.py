@@ -43,3 +43,9 @@ def test_a_constant_is_a_line_in_the_middle():
     lines = plot([Series("a", [0, 1], [3.0, 3.0])], axis="x", width=2, height=2)
 
     assert "         │●●" == lines[1]
+
+
+def test_numbers_at_the_left_differ_also_where_the_range_is_narrow():
+    lines = plot([Series("a", [0, 1], [2.6001, 2.6009])], axis="x", width=4, height=8)
+
+    assert ["2.6009", "2.6005", "2.6001"] == [line.split()[0] for line in lines if "┤" in line]

@@ -93,6 +93,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         read_run(tmp_path)
 
 
+def test_how_many_updates_words_take_is_only_known_from_the_report(tmp_path):
+    assert None is read_run(made_run(tmp_path, "a", task="words")).wanted
+    assert 77 == read_run(made_run(tmp_path, "b", task="words", report={"steps_wanted": 77})).wanted
+    assert 40 == read_run(made_run(tmp_path, "c")).wanted
+
+
 # --- two runs -----------------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +170,6 @@ def test_the_figures_are_those_of_report_and_metrics(tmp_path):
 
     assert "0.1500 at step 40" == found["best validation loss"]
     assert "0.1235" == found["final validation loss"]
-    assert "200" == found["terms a second"]
+    assert "200" == found["tokens a second"]
     assert "0.52" == found["R2"]
     assert "note" not in found

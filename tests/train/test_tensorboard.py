@@ -32,6 +32,16 @@ def test_what_was_written_is_read(tmp_path):
     assert [400.0] * 3 == [value for _, value in scalars(tmp_path, "terms_per_second")]
 
 
+def test_a_figure_that_is_not_known_is_left_out(tmp_path):
+    board = Board(tmp_path)
+    board.step(StepRecord(1, 0.5, 0.5, None, 100, 0.25))
+    board.close()
+
+    assert [(1, 0.5)] == scalars(tmp_path, "loss/training")
+    with pytest.raises(KeyError, match="gradient_norm"):
+        scalars(tmp_path, "gradient_norm")
+
+
 def test_a_resumed_run_hides_what_was_lost(tmp_path):
     write(tmp_path, [1, 2, 3])
     write(tmp_path, [2, 3], after=1)

@@ -39,7 +39,8 @@ def plot(series: Sequence[Series], *, axis: str, width: int = 66, height: int = 
     for mark, one in zip(MARKS, series, strict=False):
         for x, y in one.points():
             rows[round((high - y) / (high - low) * height)][round((x - left) / (right - left) * (width - 1))] = mark
-    ticks = [f"{high - number * (high - low) / height:.3g}" for number in range(height + 1)]
+    digits = _digits(low, high, (high - low) * TICKS / height)
+    ticks = [f"{high - number * (high - low) / height:.{digits}g}" for number in range(height + 1)]
     lines = [_row("".join(row), ticks[number], number) for number, row in enumerate(rows)]
     ends = f"{left:.4g}".ljust(width - len(f"{right:.4g}")) + f"{right:.4g}"
     legend = "   ".join(f"{mark} {one.label}" for mark, one in zip(MARKS, series, strict=False))
@@ -49,6 +50,11 @@ def plot(series: Sequence[Series], *, axis: str, width: int = 66, height: int = 
 def _row(marks: str, tick: str, number: int) -> str:
     labelled = f"{tick:>8} ┤" if number % TICKS == 0 else " " * 9 + "│"
     return (labelled + marks).rstrip()
+
+
+def _digits(low: float, high: float, step: float) -> int:
+    """Significant digits by which neighbouring numbers at the left differ: 3, more where the range is narrow, at most 7."""
+    return min(max(3, math.ceil(math.log10(max(abs(low), abs(high)) / step)) + 1), 7)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -6,11 +6,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 from chainrule.train.past import PastRun
 from chainrule.train.records import StepRecord
 
 ABSENT = "not there"
+TERMS = MappingProxyType({"text": "tokens", "table": "rows", "words": "words"})  # what a loss is the mean over
 DATA = ("task", "text", "data.", "table.", "words.")  # settings by which two losses may be of different data or units
 
 
@@ -82,9 +84,14 @@ def curve(run: PastRun, last: int, points: int) -> tuple[list[float], list[float
     return [step for step, _ in pairs], [loss for _, loss in pairs]
 
 
+def progress(run: PastRun) -> str:
+    """40 of 1,500; 40 where it is not known how many are to come."""
+    return f"{run.done:,}" if run.wanted is None else f"{run.done:,} of {run.wanted:,}"
+
+
 def figures(run: PastRun) -> dict[str, str]:
     """What a run came to, by label."""
-    found = {"status": run.status, "task": run.task, "steps": f"{run.done:,} of {run.settings.get('steps', '?'):,}"}
+    found = {"status": run.status, "task": run.task, "steps": progress(run)}
     if run.best is not None:
         found["best validation loss"] = f"{run.best.loss:.4f} at step {run.best.step:,}"
     report = run.report
@@ -95,7 +102,7 @@ def figures(run: PastRun) -> dict[str, str]:
         found["last training loss"] = f"{run.steps[-1].loss:.4f}"
         found["time in updates"] = f"{run.seconds:.1f} s"
         terms = sum(one.terms for one in run.steps)
-        found[f"{report.get('term', 'term')}s a second"] = f"{terms / run.seconds:,.0f}" if run.seconds else "?"
+        found[f"{TERMS.get(run.task, 'terms')} a second"] = f"{terms / run.seconds:,.0f}" if run.seconds else "?"
     if report:
         found["parameters"] = f"{report['parameters']:,}"
     metrics = report.get("metrics") or {}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol
 
-from chainrule.train.records import Evaluation, StepRecord
+from chainrule.errors import ChainruleError
+from chainrule.train.events import Events
+from chainrule.train.records import Evaluation, Listener, StepRecord
+from chainrule.train.tensorboard import FOLDER, Board, Choice
 
 
 class Keeper(Protocol):
@@ -58,3 +63,17 @@ class Journal:
         with ExitStack() as closing:
             for keeper in self._keepers:
                 closing.callback(keeper.close)
+
+
+@contextmanager
+def open_journal(folder: Path, board: Choice, listener: Listener) -> Iterator[Journal]:
+    """The journal of a run, closed at the end; an error that ends the run is written down before it goes on."""
+    listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
+    journal = Journal(Events(folder), *([Board(folder)] if board.written else []))
+    try:
+        yield journal
+    except ChainruleError as error:
+        journal.note("failed", str(error))
+        raise
+    finally:
+        journal.close()

@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 CONFIG, REPORT, LOCK = "config.toml", "report.json", ".lock"
-ENDINGS = ("finished", "stopped early", "interrupted", "refused", "failed")
+ENDINGS = ("finished", "stopped early", "interrupted", "refused", "refused by preflight", "failed")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class PastRun:
     def steps(self) -> list[StepRecord]:
         """All updates, read when they are asked for: a list of runs does without."""
         return read_steps(self.folder) if self.done else []
+
+    @property
+    def wanted(self) -> int | None:
+        """Updates that the run is to make; None where that follows from the data, and no report says it yet."""
+        if "steps_wanted" in self.report:
+            return int(self.report["steps_wanted"])
+        return int(self.settings.get("steps", 0)) if self.task != "words" else None
 
     @property
     def best(self) -> Evaluation | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from chainrule.errors import ChainruleError
 from chainrule.train.atomic import write_json, write_text
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import (
@@ -28,11 +26,10 @@ from chainrule.train.checkpoint import (
     step_of,
 )
 from chainrule.train.engine import Batch, Engine, Loss, autograd
-from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT, Session, finish
 from chainrule.train.health import Health
 from chainrule.train.interrupt import stop_on_signals
-from chainrule.train.journal import Journal, Keeper
+from chainrule.train.journal import Keeper, open_journal
 from chainrule.train.loop import Job, Watcher, micro_batches, out_of_patience, train_loop
 from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
@@ -40,7 +37,7 @@ from chainrule.train.results import Outcome, Results
 from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
 from chainrule.train.task import Kind
 from chainrule.train.tasks import KINDS
-from chainrule.train.tensorboard import FOLDER, Board, choose
+from chainrule.train.tensorboard import choose
 
 PREFLIGHT_BATCHES = 2
 
@@ -95,10 +92,8 @@ def run_training(
                 kind.save(folder, prepared)
                 data = kind.load(folder, run.config)  # a new run reads what a resumed one will
             session = _begin(run, folder, kind, data, engine, listener, start)
-            listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
-            boards = [Board(folder)] if board.written else []
-            with closing(Journal(Events(folder), *boards)) as journal:
-                return _train_or_note(session, run.checkpoint, journal, preflight, watchers)
+            with open_journal(folder, board, listener) as journal:
+                return _train(session, run.checkpoint, journal, preflight, watchers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
 
@@ -122,21 +117,6 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, **reasons})
     return Session(job, reasons, listener, start)
-
-
-def _train_or_note(
-    session: Session,
-    checkpoint: Path | None,
-    journal: Keeper,
-    preflight: Preflight | None,
-    watchers: Sequence[Watcher],
-) -> Results:
-    """Train; an error that ends the run is written down, so that the run does not look killed."""
-    try:
-        return _train(session, checkpoint, journal, preflight, watchers)
-    except ChainruleError as error:
-        journal.note("failed", str(error))
-        raise
 
 
 def _train(

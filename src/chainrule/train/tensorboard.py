@@ -54,7 +54,8 @@ class Board:
             "terms_per_second": record.terms / record.seconds if record.seconds else 0.0,
         }
         for name, figure in figures.items():
-            self._open().add_scalar(name, figure, record.step)
+            if figure is not None:  # Word2Vec's kernel knows no norm of its gradient
+                self._open().add_scalar(name, figure, record.step)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write one validation loss."""

@@ -19,8 +19,8 @@ from chainrule.data.vocabulary import Vocabulary
 from chainrule.data.word_corpus import JOB_WORDS, WordCorpus
 from chainrule.errors import NonFiniteError
 from chainrule.train.config import TrainConfig
-from chainrule.train.events import Events
 from chainrule.train.interrupt import Stop
+from chainrule.train.journal import Keeper
 from chainrule.train.records import Listener, StepRecord
 from chainrule.train.words.crew import Crew
 from chainrule.train.words.kernel import Kernel
@@ -79,7 +79,7 @@ def learning_rates(job: WordsJob) -> NDArray[np.float64]:
     return np.asarray(start - (start - min(start, final)) * progress)
 
 
-def train_words(job: WordsJob, state: WordsState, events: Events, listener: Listener, stop: Stop) -> None:
+def train_words(job: WordsJob, state: WordsState, journal: Keeper, listener: Listener, stop: Stop) -> None:
     """Train to the last job or until a stop is asked for, and save. Raises NonFiniteError."""
     every = job.config.words.checkpoint_words // (JOBS * JOB_WORDS) or job.steps
     scratches = [_scratch(job) for _ in range(job.config.words.threads)]
@@ -88,7 +88,7 @@ def train_words(job: WordsJob, state: WordsState, events: Events, listener: List
     try:
         while state.step < job.steps and not stop.requested:
             end = min(job.steps, (state.step // every + 1) * every)
-            _segment(job, state, end, scratches, rates, events, listener, stop)
+            _segment(job, state, end, scratches, rates, journal, listener, stop)
             save_words(job.folder, job.weights, state, job.facts)
     finally:
         listener.end()
@@ -104,7 +104,7 @@ def _segment(
     end: int,
     scratches: list[Scratch],
     rates: NDArray[np.float64],
-    events: Events,
+    journal: Keeper,
     listener: Listener,
     stop: Stop,
 ) -> None:
@@ -135,9 +135,9 @@ def _segment(
             now = time.perf_counter()
             record = _record(state, waiting, now - start)
             start, waiting = now, []
-            events.step(record)
+            journal.step(record)
             listener.step(record)
-            _tell_epochs(job, state, events, listener)
+            _tell_epochs(job, state, journal, listener)
         if stop.requested:
             crew.stop(JOBS)
 
@@ -165,11 +165,11 @@ def _record(state: WordsState, jobs: list[Done], seconds: float) -> StepRecord:
     return StepRecord(state.step, loss, jobs[0].rate, None, words, seconds)
 
 
-def _tell_epochs(job: WordsJob, state: WordsState, events: Events, listener: Listener) -> None:
+def _tell_epochs(job: WordsJob, state: WordsState, journal: Keeper, listener: Listener) -> None:
     """Say the loss of an epoch when its last job is done."""
     for number, epoch in enumerate(state.epochs, start=1):
         if epoch.jobs == len(job.corpus) and not epoch.told:
             epoch.told = True
             text = f"loss {epoch.loss / max(epoch.pairs, 1):.4f}, the mean of {epoch.pairs:,} predictions"
-            events.note("epoch", f"{number}: {text}")
+            journal.note("epoch", f"{number}: {text}")
             listener.say(f"epoch {number}", text)

@@ -13,14 +13,15 @@ from chainrule.errors import CheckpointError
 from chainrule.train.atomic import write_json, write_text
 from chainrule.train.checkpoint import discard_after
 from chainrule.train.engine import Engine
-from chainrule.train.events import Events
 from chainrule.train.finish import PREFLIGHT
 from chainrule.train.interrupt import stop_on_signals
+from chainrule.train.journal import Keeper, open_journal
 from chainrule.train.records import Listener, Silent, plural
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run import how_to_go_on
 from chainrule.train.run_folder import Run, as_tables, make_folder, sole_trainer, write_config
 from chainrule.train.tasks.words_data import WordFacts, describe, load, prepare, save
+from chainrule.train.tensorboard import choose
 from chainrule.train.words.baseline import frequency_loss
 from chainrule.train.words.choose import resolved, shape_of
 from chainrule.train.words.finish import finish_words, require_usable
@@ -38,6 +39,7 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
     message, if interrupted outside the loop.
     """
     listener, start = listener or Silent(), time.perf_counter()
+    board = choose(run.config.loop.tensorboard)
     config, reasons = resolved(run.config.words)
     run = replace(run, config=replace(run.config, words=config), remarks={**run.remarks, **reasons})
     words = None if run.folder and load(run.folder) else prepare(run.config, listener)
@@ -52,7 +54,8 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
                     save(folder, words)
                 write_config(folder, run.config, run.remarks)
             job, facts = _job(run, folder, listener)
-            return _train(job, run.checkpoint, facts, engines, listener, start)
+            with open_journal(folder, board, listener) as journal:
+                return _train(job, run.checkpoint, journal, facts, engines, listener, start)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
 
@@ -101,6 +104,7 @@ def _announce(job: WordsJob, listener: Listener) -> None:
 def _train(
     job: WordsJob,
     checkpoint: Path | None,
+    journal: Keeper,
     facts: WordFacts,
     engines: Mapping[str, Engine],
     listener: Listener,
@@ -108,32 +112,28 @@ def _train(
 ) -> Results:
     config = job.config.words
     baseline = frequency_loss(job.vocabulary.counts, config.sample, config.objective, config.negatives)
-    events = Events(job.folder)
-    try:
-        state = _state(job, checkpoint, events, listener)
-        outcome: Outcome = "refused by preflight"
-        if checkpoint is not None or _passes(job, engines, listener):
-            listener.say("to beat", f"word frequencies alone: {baseline:.4f} nats per predicted word")
-            with stop_on_signals(listener.stopping) as stop:
-                train_words(job, state, events, listener, stop)
-            outcome = "finished" if state.step >= job.steps else "interrupted"
-        results = finish_words(job, state, outcome, facts, baseline, listener, start)
-        events.note(outcome, f"step {state.step}")
-        return results
-    finally:
-        events.close()
+    state = _state(job, checkpoint, journal, listener)
+    outcome: Outcome = "refused by preflight"
+    if checkpoint is not None or _passes(job, engines, listener):
+        listener.say("to beat", f"word frequencies alone: {baseline:.4f} nats per predicted word")
+        with stop_on_signals(listener.stopping) as stop:
+            train_words(job, state, journal, listener, stop)
+        outcome = "finished" if state.step >= job.steps else "interrupted"
+    results = finish_words(job, state, outcome, facts, baseline, listener, start)
+    journal.note(outcome, f"step {state.step}")
+    return results
 
 
-def _state(job: WordsJob, checkpoint: Path | None, events: Events, listener: Listener) -> WordsState:
+def _state(job: WordsJob, checkpoint: Path | None, journal: Keeper, listener: Listener) -> WordsState:
     """The state to begin with: of the checkpoint, or fresh."""
     if checkpoint is None:
-        events.forget_after(-1)
-        events.note("started")
+        journal.forget_after(-1)
+        journal.note("started")
         return WordsState()
     state = load_words(checkpoint, job.weights)
-    events.forget_after(state.step)
+    journal.forget_after(state.step)
     dropped = discard_after(job.folder, state.step)
-    events.note("resumed", f"step {state.step}")
+    journal.note("resumed", f"step {state.step}")
     listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
     return state
 
