@@ -27,6 +27,10 @@ from chainrule.train.settings import config_from, leaves, load_config, origins, 
         (lambda: ModelConfig(heads=5, hidden=192), "hidden must be a multiple of heads, for instance 190"),
         (lambda: ModelConfig(dropout=1.0), "model.dropout is 1.0"),
         (lambda: ModelConfig(context=1), "model.context is 1 tokens"),
+        (lambda: ModelConfig(key_value_heads=3), "model.heads is 4 and model.key_value_heads is 3"),
+        (lambda: ModelConfig(family="llama", hidden=12), "a head is 3 wide (model.hidden / model.heads); rotary"),
+        (lambda: ModelConfig(epsilon=0.0), "model.epsilon is 0.0; it must be above 0"),
+        (lambda: SampleConfig(top_p=0.0), "sample.top_p is 0.0; a probability above 0, up to 1, is needed"),
         (lambda: DataConfig(vocabulary=200), "data.vocabulary is 200; 256 bytes and 1 mark need 257"),
         (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
         (lambda: DataConfig(batch_size=0), "data.batch_size is 0"),
@@ -106,6 +110,16 @@ def test_the_origin_of_each_value_is_known():
     found = {name: origin for name, origin in origins(config, settings).items() if origin}
 
     assert {"steps": "flag", "model.layers": "file", "seed": "flag"} == found
+
+
+def test_a_family_sets_what_is_not_given_and_nothing_else():
+    llama = ModelConfig(family="llama", activation="relu", layers=3).resolved()
+
+    assert ("rotary", "rms", "gated", "relu", "no", 3) == (
+        llama.positions, llama.norm, llama.mlp, llama.activation, llama.bias, llama.layers
+    )  # fmt: skip
+    assert llama == llama.resolved()
+    assert "auto" not in [value for _, value in leaves(ModelConfig().resolved())]
 
 
 def test_the_configuration_imports_no_torch():

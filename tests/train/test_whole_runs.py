@@ -115,6 +115,11 @@ MODES = {
     "sampled": lambda config: replace(config, sample=replace(config.sample, every=4)),
     "penalties": lambda config: replace(config, regularisation=RegularisationConfig(l1=1e-3, l2=1e-3)),
     "chain rule": lambda config: replace(config, gradient="chain_rule"),
+    "packed llama on bytes": lambda config: replace(
+        config,
+        model=replace(config.model, family="llama", key_value_heads=1),
+        data=replace(config.data, tokenizer="bytes", pack=True),
+    ),
 }
 
 

@@ -20,8 +20,7 @@ from chainrule.errors import DataError
 _TESTS = frozenset({"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"})
 _GENERATED = frozenset({"topics.py"})
 _BINARY_PROBE = 8192
-_PIECE = 1_000_000
-_BOUNDARY = re.compile(r"\n(?=\S)")
+_BOUNDARY = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class Document:
         return len(self.text.encode())
 
 
-def pieces(text: str) -> list[str]:
-    """A long text cut where a line begins with a letter or sign: no byte-pair tokenizer joins what is cut there."""
+def pieces(text: str, at_most: int = 1_000_000) -> list[str]:
+    """A text longer than `at_most`, cut behind a single line end: GPT-2's byte pairs join nothing across that."""
     parts, start = [], 0
-    while len(text) - start > _PIECE and (found := _BOUNDARY.search(text, start + _PIECE)):
+    while len(text) - start > at_most and (found := _BOUNDARY.search(text, start + at_most)):
         parts.append(text[start : found.end()])
         start = found.end()
     return [*parts, text[start:]]

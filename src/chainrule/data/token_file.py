@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -105,7 +106,7 @@ def _npy(path: Path, file: IO[bytes]) -> TokenFile:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError) as error:  # numpy parses a header as Python's literal
         raise DataError(f"{path} is damaged: its .npy header cannot be read ({error})") from None
     if dtype.kind not in "iu" or len(shape) != 1:
         raise DataError(f"{path} holds {dtype} of shape {shape}; one row of integers is expected")

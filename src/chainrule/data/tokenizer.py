@@ -20,7 +20,7 @@ from chainrule.errors import DataError
 END_OF_TEXT = "<|endoftext|>"
 # How other tokenizers write the mark between two documents.
 MARKS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "<|im_end|>", "[EOS]", "[SEP]")
-BATCH_BYTES = 2_000_000
+BATCH_CHARACTERS = 2_000_000
 Tokens = NDArray[np.int32]
 
 
@@ -57,25 +57,34 @@ def _characters() -> list[str]:
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[Tokens]:
-    """The token ids of all documents, some 2 MB of text at a time; each document is ended by the end-of-text mark."""
+    """The token ids of all documents, some 2 million characters at a time; each document is ended by the end-of-text mark."""
     tokenizer.encode_special_tokens = True  # the mark's letters in a text are letters
     end = end_of_text(tokenizer)
-    texts: list[str] = []
-    ends: list[bool] = []
+    batch: list[tuple[str, bool]] = []
+    size = 0
+    for text, last in _parts(documents):
+        batch.append((text, last))
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield _ids(tokenizer, batch, end)
+            batch, size = [], 0
+    if batch:
+        yield _ids(tokenizer, batch, end)
+
+
+def _parts(documents: Iterable[Document]) -> Iterator[tuple[str, bool]]:
+    """The pieces of each document in turn, and whether a piece is its last."""
     for document in documents:
-        parts = pieces(document.text)
-        texts += parts
-        ends += [False] * (len(parts) - 1) + [True]
-        if sum(map(len, texts)) >= BATCH_BYTES:
-            yield _encoded(tokenizer, texts, ends, end)
-            texts, ends = [], []
-    if texts:
-        yield _encoded(tokenizer, texts, ends, end)
+        *first, last = pieces(document.text)
+        yield from ((text, False) for text in first)
+        yield last, True
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str], ends: Sequence[bool], end: int) -> Tokens:
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    rows = ([*encoding.ids, end] if last else encoding.ids for encoding, last in zip(encodings, ends, strict=True))
+def _ids(tokenizer: Tokenizer, batch: Sequence[tuple[str, bool]], end: int) -> Tokens:
+    encodings = tokenizer.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
+    rows = (
+        [*encoding.ids, end] if last else encoding.ids for encoding, (_, last) in zip(encodings, batch, strict=True)
+    )
     return np.concatenate([np.array(row, dtype=np.int32) for row in rows])
 
 
