@@ -16,7 +16,7 @@ from torch import Tensor
 
 import chainrule as cr
 from chainrule.models import Transformer, next_token_loss
-from chainrule.models.transformer import Attention
+from chainrule.models.attention import Attention
 
 
 class FastSoftmax(torch.autograd.Function):
@@ -37,8 +37,8 @@ class FastSoftmax(torch.autograd.Function):
 class FastAttention(Attention):
     """Causal self-attention as in the model, with the softmax above."""
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        T, K = x_BTD.shape[1], x_BTD.shape[2] // self.heads
+    def forward(self, x_BTD: Tensor, *_: object) -> Tensor:
+        T, K = x_BTD.shape[1], self.head_width
         scores_BNTT = self.split(self.query(x_BTD)) @ self.split(self.key(x_BTD)).mT / math.sqrt(K)
         future_TT = torch.ones(T, T, dtype=torch.bool).triu(1)
         weights_BNTT = FastSoftmax.apply(scores_BNTT.masked_fill(future_TT, -math.inf))
@@ -49,7 +49,7 @@ def setup() -> cr.Setup:
     """The set-up that `chainrule check` takes."""
     torch.manual_seed(0)
     model = Transformer(vocabulary=64, layers=3, heads=2, hidden=32, context=16)
-    model.blocks[1].attention = FastAttention(hidden=32, heads=2, context=16, dropout=0.0)
+    model.blocks[1].attention = FastAttention(hidden=32, heads=2, key_value_heads=2, bias=True, dropout=0.0)
     tokens = torch.randint(64, (4, 17))
     return cr.Setup(model, next_token_loss, [{"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}])
 

@@ -20,6 +20,7 @@ from chainrule.models.cache import LayerCache
 from chainrule.models.dropout import dropout_layer
 from chainrule.models.positions import rotate
 
+SHORT = 128
 LONG = 512
 
 
@@ -107,10 +108,14 @@ def shared(x_BGSK: Tensor, heads: int) -> Tensor:
 def fused_is_faster(device: torch.device, dtype: torch.dtype, length: int, dropout: float) -> bool:
     """Whether the fused kernel takes less time, forward and backward, than the formula written out.
 
-    On a CPU (6 heads of 64, one thread): at T = 256 it takes 0.66 of the time in float32 and 1.7 times as long in
-    bfloat16, whose fused backward is slow; at T = 1024 0.32 and 0.73. Its dropout is slow there. float64 is for proving:
-    the parts are to be seen.
+    On a CPU (6 heads of 64, one thread) it takes, of the time of the formula written out,
+
+        T          128   256   512  1024  2048
+        float32   0.76  0.66  0.73  0.32  0.25
+        bfloat16  2.73  1.68  1.57  0.73  0.48
+
+    and with dropout it is slow. Where it wins little the parts are worth more: each can be seen and proved.
     """
     if device.type == "cuda":
         return dtype != torch.float64
-    return dropout == 0 and (length > LONG or dtype == torch.float32)
+    return dropout == 0 and length > (SHORT if dtype == torch.float32 else LONG)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 def future(queries: int, keys: int, device: torch.device) -> Tensor:
     """(T, S): the keys after each query; the queries are the last of the keys."""
-    position_S = torch.arange(keys, device=device)
-    return position_S > position_S[keys - queries :, None]
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
 
 
 def future_or_foreign(documents_BT: Tensor) -> Tensor:
