@@ -15,10 +15,11 @@ mean over its terms. Values and gradients are tested by three engines, against P
     chainrule losses --data houses.csv --target price     # which loss fits this column, and why
     chainrule losses my_losses.py:focal --kind binary     # examine a loss of your own before it trains anything
 
-A table is trained with one of them by `loss = "huber"`, with your own by `loss = "my_losses.py:focal"`, called as
-(prediction, target). An examination looks at its gradient (is there one, is it the slope of the loss), at edges (logits ±100, no
-error at all, one example, one class only), at its scale and at whether it is a mean over the examples;
-[these checks](checks.md#a-loss-function-of-your-own). Its exit code is 0, 1 if it must not be trained with, 3 if unresolved.
+A table is trained with one of them by `loss = "huber"`, with settings by `loss = "huber(delta=0.7)"`, with your own by
+`loss = "my_losses.py:focal"`, called as (prediction, target). The preflight of such a run examines your own: its gradient (is
+there one, is it the slope of the loss), edges (logits ±100, no error at all, one example, one class only), its scale, and
+whether it is a mean over the examples; [these checks](checks.md#a-loss-function-of-your-own). The exit code of
+`chainrule losses FILE.py:function` is 0, 1 if it must not be trained with, 3 if unresolved.
 
 From Python:
 

@@ -49,12 +49,19 @@ def test_a_page_has_formula_gradient_and_plot(capsys):
     assert "● loss   ○ gradient      →  error = prediction − target" in shown
 
 
+def test_settings_change_the_plot(capsys):
+    assert 0 == cli.run(["losses", "huber(delta=2)"])
+
+    assert "          -8                                                               8\n" in capsys.readouterr().out
+
+
 def test_a_recommendation_gives_settings_reasons_and_figures(folder, capsys):
     assert 0 == cli.run(["losses", "--data", "t.csv", "--target", "bought"])
 
     shown = capsys.readouterr().out
     assert shown.startswith("for bought: log-loss with positive_weight = 24\n")
     assert "true is 4.0% of the rows: weight 24 for true lets both classes count alike." in " ".join(shown.split())
+    assert 'RUN.toml  loss = "log-loss(positive_weight=24)"' in shown
     assert "false 384 (96.0%), true 16 (4.0%)" in shown
     assert "● loss" in shown
 

@@ -30,7 +30,8 @@ def losses(name: str = "", /, *, data: Path | None = None, target: str | None = 
     Parameters
     ----------
     name
-        A loss of the list, e.g. huber; or FILE.py:function, your own loss, a function of (prediction, target).
+        A loss of the list, huber, or with settings huber(delta=2); or FILE.py:function, your own loss, called as
+        function(prediction, target).
     data
         A CSV or Parquet file: which loss fits its column --target?
     target
@@ -53,10 +54,10 @@ def losses(name: str = "", /, *, data: Path | None = None, target: str | None = 
             )
         show_recommendation(target, recommended(data, target, kind))
         return 0
-    from chainrule.losses import loss_named
+    from chainrule.losses import loss_called
 
     if name:
-        show_page(loss_named(name))
+        show_page(*loss_called(name))
     else:
         show_catalogue()
     return 0
@@ -78,14 +79,14 @@ def show_catalogue() -> None:
     print("\nchainrule losses NAME shows one: gradient, plot, what breaks in its naive form, when not to use it.")
 
 
-def show_page(loss: Loss) -> None:
-    """What there is to know of one loss, then its plot."""
+def show_page(loss: Loss, settings: Mapping[str, float]) -> None:
+    """What there is to know of one loss, then its plot with these settings."""
     from chainrule.losses.page import page
 
     print(f"{loss.name}\n")
     for line in labelled(page(loss)):
         print(line)
-    show_plot(loss, {})
+    show_plot(loss, settings)
 
 
 def show_recommendation(column: str, found: Recommendation) -> None:
@@ -93,9 +94,10 @@ def show_recommendation(column: str, found: Recommendation) -> None:
     settings = ", ".join(f"{name} = {_short(value)}" for name, value in found.settings.items())
     print(f"for {column}: {found.loss.name}{f' with {settings}' if settings else ''}{NEWLINE}")
     lines = [("why" if number == 0 else "", reason) for number, reason in enumerate(found.reasons)]
+    run = [("RUN.toml" if number == 0 else "", line) for number, line in enumerate(found.in_run.splitlines())]
     others = [("or" if number == 0 else "", f"{loss.name} {when}") for number, (loss, when) in enumerate(found.others)]
     for line in labelled(
-        [*lines, *found.seen, ("term", found.loss.formula), ("gradient", found.loss.gradient), *others]
+        [*lines, *run, *found.seen, ("term", found.loss.formula), ("gradient", found.loss.gradient), *others]
     ):
         print(line)
     show_plot(found.loss, found.settings)

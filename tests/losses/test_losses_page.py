@@ -43,5 +43,8 @@ def test_the_drawn_slope_is_that_of_the_drawn_loss(loss):
     assert sum(middle) == pytest.approx(sum(rise), abs=1.1 * largest)
 
 
-def test_a_setting_changes_the_curve():
-    assert max(along(loss_named("huber"), {"delta": 0.5}).slope) == 0.5
+def test_a_setting_changes_the_curve_and_delta_its_reach():
+    curve = along(loss_named("huber"), {"delta": 0.5})
+
+    assert 0.5 == max(curve.slope)
+    assert 2.0 == max(curve.x)

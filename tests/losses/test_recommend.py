@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn import datasets
 
 from chainrule.errors import DataError
+from chainrule.losses.called import loss_called
 from chainrule.losses.outliers import spread
 from chainrule.losses.recommend import recommend
 from chainrule.losses.targets import targets_of
@@ -55,6 +56,28 @@ def test_hubers_delta_is_1_345_scales_of_the_bulk_whatever_the_outliers_are():
     assert 1.345 * np.std(NORMAL) == pytest.approx(recommend(FEW_FAR).settings["delta"], rel=0.15)
     assert recommend(FEW_FAR * 1000).settings["delta"] == pytest.approx(
         1000 * recommend(FEW_FAR).settings["delta"], rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "lines"),
+    [
+        (NORMAL, 'loss = "mse"'),
+        (np.repeat([0, 1], [950, 50]), 'loss = "log-loss(positive_weight=19)"'),
+        (np.repeat(["a", "b", "c"], [900, 80, 20]), 'loss = "cross-entropy"\nclass_weights = "balanced"'),
+        (np.repeat([0, 1], [4990, 10]), 'loss = "binary-focal(gamma=2, alpha=0.25)"'),
+    ],
+    ids=["numbers", "two classes", "three classes", "rare"],
+)
+def test_what_to_write_in_a_file_of_settings_is_said(column, lines):
+    assert lines == recommend(column).in_run
+
+
+def test_there_delta_is_in_units_of_the_standardised_target():
+    found = recommend(FEW_FAR)
+
+    assert found.settings["delta"] / np.std(FEW_FAR) == pytest.approx(
+        loss_called(found.in_run[8:-1])[1]["delta"], rel=0.01
     )
 
 

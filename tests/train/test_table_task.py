@@ -163,6 +163,14 @@ def test_a_loss_of_the_catalogue_is_taken_by_its_name(tmp_path, mixed):
     assert huber(task.model(batch["inputs"])[:, 0], batch["targets"]) == task.loss(task.model, batch)
 
 
+def test_a_setting_of_a_loss_stands_behind_its_name(tmp_path, mixed):
+    config, data = prepared(tmp_path, mixed, table={"loss": "huber(delta=0.3)"})
+    task = make(config, data, Silent())
+    batch = batch_of(task)
+
+    assert huber(task.model(batch["inputs"])[:, 0], batch["targets"], delta=0.3) == task.loss(task.model, batch)
+
+
 def test_a_loss_that_does_not_suit_the_goal_is_refused_with_those_that_do(tmp_path, mixed):
     config, data = prepared(tmp_path, mixed, table={"loss": "hinge"})
     with pytest.raises(

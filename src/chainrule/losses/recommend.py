@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.losses.called import written
 from chainrule.losses.classification import BINARY_FOCAL, CROSS_ENTROPY, FOCAL, HINGE, LOG_LOSS
 from chainrule.losses.entry import Loss, Target
 from chainrule.losses.outliers import BEYOND, Spread, spread
@@ -39,6 +40,7 @@ class Recommendation:
     settings  of its function
     reasons   sentences, the decisive one first
     seen      (label, figure) that the reasons rest on
+    in_run    the lines of [table] in RUN.toml that train with it; numbers are standardised there
     others    (loss, when it would be the better choice)
     """
 
@@ -46,6 +48,7 @@ class Recommendation:
     settings: Mapping[str, Setting]
     reasons: tuple[str, ...]
     seen: tuple[tuple[str, str], ...]
+    in_run: str
     others: tuple[tuple[Loss, str], ...] = field(default=())
 
 
@@ -74,12 +77,17 @@ def _seen(targets: Targets, *figures: tuple[str, str]) -> tuple[tuple[str, str],
     return (("targets", f"{targets.kind}: {targets.reason}"), ("rows", rows), *figures)
 
 
+def _in_run(loss: Loss, settings: Mapping[str, float]) -> str:
+    return f'loss = "{written(loss, {name: float(f"{value:.3g}") for name, value in settings.items()})}"'
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------------
 
 
 def _for_numbers(targets: Targets) -> Recommendation:
     found = spread(targets.values)
     loss, settings, reason = _by_outliers(found)
+    scaled = {name: value / float(targets.values.std()) for name, value in settings.items()}
     far = f"{found.above:.2%} above, {found.below:.2%} below; the farthest {found.farthest:.1f} scales off"
     figures = (
         ("median, scale", f"{found.median:.4g}, {found.scale:.4g} (1.4826 · median absolute deviation)"),
@@ -93,12 +101,11 @@ def _for_numbers(targets: Targets) -> Recommendation:
         (QUANTILE, "if too high and too low cost differently, or for an interval"),
     )
     reasons = (reason, *_of_a_tail(targets.values, found))
-    return Recommendation(
-        loss, settings, reasons, _seen(targets, *figures), tuple(pair for pair in others if pair[0] is not loss)
-    )
+    rest = tuple(pair for pair in others if pair[0] is not loss)
+    return Recommendation(loss, settings, reasons, _seen(targets, *figures), _in_run(loss, scaled), rest)
 
 
-def _by_outliers(found: Spread) -> tuple[Loss, dict[str, Setting], str]:
+def _by_outliers(found: Spread) -> tuple[Loss, dict[str, float], str]:
     if found.outliers > MANY:
         return (
             MAE,
@@ -147,7 +154,7 @@ def _for_counts(targets: Targets) -> Recommendation:
         ("zeros", f"{float((values == 0).mean()):.1%}"),
     )
     others = ((MSE, "if all counts are large"), (HUBER, "if some counts are wrong"))
-    return Recommendation(POISSON, {}, tuple(reasons), _seen(targets, *figures), others)
+    return Recommendation(POISSON, {}, tuple(reasons), _seen(targets, *figures), _in_run(POISSON, {}), others)
 
 
 # --- classes --------------------------------------------------------------------------------------------------------------
@@ -165,7 +172,7 @@ def _for_two_classes(targets: Targets) -> Recommendation:
     share = min(targets.sizes) / sum(targets.sizes)
     rare, positive = targets.labels[int(np.argmin(targets.sizes))], targets.labels[1]
     weight = float(f"{targets.sizes[0] / targets.sizes[1]:.3g}")
-    loss, settings = LOG_LOSS, dict[str, Setting]()
+    loss, settings = LOG_LOSS, dict[str, float]()
     others = [(HINGE, "if only the decision matters, not its probability")]
     reasons = [f"two classes, {positive} is the positive one: the log loss is smallest at the true probabilities"]
     if share < VERY_RARE:
@@ -183,7 +190,8 @@ def _for_two_classes(targets: Targets) -> Recommendation:
     if share < RARE:
         reasons.append("Probabilities are then shifted towards the rare class; without weight they are calibrated.")
     reasons += _too_few(targets)
-    return Recommendation(loss, settings, tuple(reasons), _seen(targets, _sizes(targets)), tuple(others))
+    seen = _seen(targets, _sizes(targets))
+    return Recommendation(loss, settings, tuple(reasons), seen, _in_run(loss, settings), tuple(others))
 
 
 def _for_classes(targets: Targets) -> Recommendation:
@@ -199,7 +207,8 @@ def _for_classes(targets: Targets) -> Recommendation:
         )
     reasons += _too_few(targets)
     others = ((FOCAL, "if one class is easy and dominates"),)
-    return Recommendation(CROSS_ENTROPY, settings, tuple(reasons), _seen(targets, _sizes(targets)), others)
+    in_run = _in_run(CROSS_ENTROPY, {}) + ('\nclass_weights = "balanced"' if settings else "")
+    return Recommendation(CROSS_ENTROPY, settings, tuple(reasons), _seen(targets, _sizes(targets)), in_run, others)
 
 
 def _too_few(targets: Targets) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from chainrule.data.tables.column import Floats
 from chainrule.data.tables.target import Goal, Target
 from chainrule.errors import ChainruleError, ConfigError, SetupError
-from chainrule.losses import CATALOGUE, loss_named
+from chainrule.losses import CATALOGUE, loss_called
 from chainrule.losses.classification import cross_entropy, log_loss
 from chainrule.losses.regression import mse
 from chainrule.setup_file import is_file_target, load_loss
@@ -38,7 +38,7 @@ SUITED: Mapping[Goal, tuple[str, ...]] = MappingProxyType(  # what a loss of the
 
 def learns_counts(name: str) -> bool:
     """The loss takes counts and a logarithm of their rate, not standardised numbers."""
-    return name != "auto" and not is_file_target(name) and loss_named(name).target == "counts"
+    return name != "auto" and not is_file_target(name) and loss_called(name)[0].target == "counts"
 
 
 def own_loss(name: str) -> Function:
@@ -81,13 +81,13 @@ def _chosen(name: str, goal: Goal) -> tuple[str, Function]:
 
 
 def _named(name: str, goal: Goal) -> tuple[str, Function]:
-    loss = loss_named(name)
+    loss, settings = loss_called(name)
     if loss.target not in SUITED[goal]:
         suited = ", ".join(other.name for other in CATALOGUE if other.target in SUITED[goal])
         raise ConfigError(
             f"table.loss is {name!r}, which does not suit {goal} (it takes {loss.target}); these do: {suited}"
         )
-    return name, loss.function
+    return name, partial(loss.function, **settings) if settings else loss.function
 
 
 def _balanced(name: str, function: Function, target: Target, training_R: Floats) -> Function:
