@@ -24,12 +24,12 @@ whether it is a mean over the examples; [these checks](checks.md#a-loss-function
 From Python:
 
 ```python
+import chainrule as cr
 from chainrule.losses import loss_named, recommend
-from chainrule.api import check_loss
 
 recommend(targets).reasons  # an array of numbers, words or booleans
 loss_named("huber").function(prediction, target, delta=1.5)
-print(check_loss(my_loss, prediction, target))
+print(cr.check_loss(my_loss, prediction, target))
 ```
 
 ## How a loss is recommended

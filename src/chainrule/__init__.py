@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chainrule.api import backward_source as backward_source
     from chainrule.api import capture as capture
     from chainrule.api import check as check
+    from chainrule.api import check_loss as check_loss
     from chainrule.api import compiled as compiled
     from chainrule.api import numerical_gradient as numerical_gradient
     from chainrule.api import plan as plan
@@ -38,6 +39,7 @@ _HOME = MappingProxyType(
         "backward_source": "chainrule.api",
         "capture": "chainrule.api",
         "check": "chainrule.api",
+        "check_loss": "chainrule.api",
         "compiled": "chainrule.api",
         "numerical_gradient": "chainrule.api",
         "plan": "chainrule.api",
@@ -56,6 +58,7 @@ __all__ = [
     "backward_source",
     "capture",
     "check",
+    "check_loss",
     "compiled",
     "numerical_gradient",
     "plan",

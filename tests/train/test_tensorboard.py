@@ -32,6 +32,15 @@ def test_what_was_written_is_read(tmp_path):
     assert [400.0] * 3 == [value for _, value in scalars(tmp_path, "terms_per_second")]
 
 
+def test_of_quick_steps_one_is_written_each_tenth_of_a_second_of_training_and_the_last(tmp_path):
+    board = Board(tmp_path)
+    for step in range(1, 12):
+        board.step(StepRecord(step, 1.0, 0.5, 4.0, 100, 2.0**-5))
+    board.close()
+
+    assert [1, 5, 9, 11] == [step for step, _ in scalars(tmp_path, "loss/training")]
+
+
 def test_a_figure_that_is_not_known_is_left_out(tmp_path):
     board = Board(tmp_path)
     board.step(StepRecord(1, 0.5, 0.5, None, 100, 0.25))
