@@ -1,5 +1,7 @@
 """What is said of the order of calls in a loop, and of which odd but healthy loops nothing is said."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from chainrule.checks.loop import (
     incomplete_resume,
     lost_micro_batches,
     missing_zero_grad,
+    no_update,
     repeated_batches,
     same_order_every_epoch,
     scheduler_before_optimizer,
@@ -394,3 +397,37 @@ def test_an_adapter_saved_alone_is_no_incomplete_checkpoint():
         torch.save({name: t for name, t in model.state_dict().items() if "head" in name}, "/dev/null")
 
     assert [] == incomplete_checkpoint.judge(run(loop))
+
+
+def test_a_step_that_raised_and_was_caught_does_not_end_the_watch():
+    class Once(torch.optim.SGD):
+        refused = False
+
+        def step(self, closure=None):
+            if not self.refused:
+                self.refused = True
+                raise RuntimeError("not yet")
+            return super().step(closure)
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = Once(model.parameters(), lr=0.1)
+    observer = Observer([model])
+    with observer.watching() as observed:
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).sum().backward()
+            with contextlib.suppress(RuntimeError):
+                optimizer.step()
+
+    assert 3 == observed.updates
+    assert [1, 2, 3] == [step.number for step in observed.steps]
+
+
+def test_a_loop_that_only_measures_a_few_gradients_is_silent():
+    model = torch.nn.Linear(2, 2)
+    observer = Observer([model])
+    with observer.watching() as observed:
+        for _ in range(9):
+            model(torch.ones(1, 2)).sum().backward()
+
+    assert "fewer than ten backward calls were seen" == no_update.judge(observed).reason

@@ -138,11 +138,11 @@ class TimeNorm(nn.Module):
     def __init__(self, *, over_time: bool) -> None:
         super().__init__()
         self.conv, self.over_time = nn.Conv1d(D, D, 3), over_time
-        self.group, self.layer = nn.GroupNorm(1, D), nn.LayerNorm(D)
+        self.group = nn.GroupNorm(1, D) if over_time else nn.LayerNorm(D)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BDT = self.conv(F.pad(x_BTD.mT, (2, 0)))
-        return self.group(y_BDT).mT if self.over_time else self.layer(y_BDT.mT)
+        return self.group(y_BDT).mT if self.over_time else self.group(y_BDT.mT)
 
 
 class Convolution(nn.Module):
@@ -314,7 +314,8 @@ class Pooled(nn.Module):
 
     def __init__(self, mixer: nn.Module) -> None:
         super().__init__()
-        self.up, self.mixer, self.head = nn.Linear(5, D), mixer, nn.Linear(D, 3)
+        self.up = nn.Sequential(nn.Linear(5, D), nn.GELU())
+        self.mixer, self.head = mixer, nn.Linear(D, 3)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         h_BTD = self.mixer(self.up(x_BTD))

@@ -511,6 +511,27 @@ def frozen_by_evaluation(broken):
     return stepped(step)
 
 
+def every_word_skipped(broken):
+    """CBOW with negative sampling and updates by hand; a Huffman code of nothing is falsy."""
+
+    def run():
+        torch.manual_seed(0)
+        inner, outer = torch.nn.Embedding(30, 8), torch.nn.Embedding(30, 8)
+        for _ in range(20):
+            context, words = torch.randint(30, (4,)), torch.randint(30, (6,))
+            scores = outer(words) @ inner(context).mean(0)
+            labels = torch.tensor([1.0] + 5 * [0.0])
+            torch.nn.functional.binary_cross_entropy_with_logits(scores, labels).backward()
+            codes = [] if broken else [0]
+            for weight in (inner.weight, outer.weight):
+                if not codes:
+                    continue
+                weight.data -= 0.1 * weight.grad
+                weight.grad = None
+
+    return run
+
+
 def watched(id, source, fault, check, build, where=""):
     return Case(id, source, fault, check, build, where, "k")
 
@@ -547,6 +568,7 @@ EPOCHS = [
     watched(
         "R11", "NeMo Automodel PR#2511", "the head is not saved", "incomplete-checkpoint", head_not_saved, "head.linear"
     ),
+    watched("G35", "gensim PR#386", "every word is skipped", "no-update", every_word_skipped, ".backward()"),
     watched("O12w", "peft#2494", "frozen after the first save", "frozen-during-training", frozen_by_saving, "head."),
     watched("O12x", "trl#3926", "frozen by the evaluation", "frozen-during-training", frozen_by_evaluation, "body.0"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from chainrule.finding import Line
 from chainrule.watch.observed import StepRecord
 
 SMALLEST_BUDGET = 32 * 2**20  # bytes of parameters that may be copied in any case
+WRAPPER = Optimizer.profile_hook_step.__code__.co_filename
 SHARE = 0.01  # of a large model's parameters, so that five copies of them take at most 5 % more memory
 
 
@@ -24,6 +26,16 @@ def norm(tensors: Iterable[Tensor | None]) -> float | None:
     dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in present]
     norms = torch._foreach_norm(dense) if len({t.device for t in dense}) == 1 else [t.norm() for t in dense]
     return float(sum(float(n) ** 2 for n in norms) ** 0.5)
+
+
+def steps_open(optimizer: Optimizer) -> int:
+    """How many calls of this optimizer's step are running now, one inside the other: torch's wrappers on the stack."""
+    count, frame = 0, inspect.currentframe()
+    while frame is not None:
+        wraps = frame.f_code.co_name == "wrapper" and frame.f_code.co_filename == WRAPPER
+        count += wraps and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return count
 
 
 def affordable(parameters: Mapping[str, tuple[int, Tensor]]) -> dict[str, tuple[int, Tensor]]:

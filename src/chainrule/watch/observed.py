@@ -26,7 +26,8 @@ class Event:
                         batches of the epoch, None until known), shuffled (False for a sequential sampler)
              batch      a DataLoader gave a batch: fingerprint, size
              backward   loss, finite, held (norm of the gradients held before it, None if not looked at), graph (True for
-                        create_graph), scaled (True under a GradScaler)
+                        create_graph), scaled (True under a GradScaler), stands (True if no parameter has moved since
+                        the first one; None once an optimizer has made a step)
              zero_grad  cleared (norm of the gradients that it cleared, None if not looked at)
              scale      a GradScaler scaled a loss: scale
              unscale    a GradScaler unscaled the gradients of an optimizer

@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
-from chainrule.watch.close_look import StepLook, norm
+from chainrule.watch.close_look import StepLook, norm, steps_open
+from chainrule.watch.leaves import Leaves
 from chainrule.watch.loaders import Loaders
 from chainrule.watch.names import Names, held_by
 from chainrule.watch.observed import Event, Kind, Observed
@@ -71,6 +72,7 @@ class Observer:
         self._look: StepLook | None = None
         self._clip: tuple[float, float] | None = None
         self._scaled: set[int] = set()
+        self._leaves = Leaves()
         self._stepped = False
         self._loss: float | None = None
         self._depth = 0
@@ -138,6 +140,7 @@ class Observer:
             finite=None if value is None else math.isfinite(value),
             held=norm(p.grad for o in self.optimizers for p in held_by(o)) if self.close else None,
             graph=create_graph,
+            stands=None if self._updates else self._leaves.stand(loss),
             scaled=id(loss) in self._scaled,
         )
         self._scaled.clear()
@@ -199,10 +202,12 @@ class Observer:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepping.append(id(optimizer))
-        if (
-            self._stepping.count(id(optimizer)) > 1
-        ):  # a class that overrides `step` calls its parent's, with hooks again
-            return
+        if self._stepping.count(id(optimizer)) > 1:
+            if steps_open(optimizer) > 1:  # a class that overrides `step` calls its parent's, with hooks again
+                return
+            self._stepping = [key for key in self._stepping if key != id(optimizer)] + [
+                id(optimizer)
+            ]  # one that raised
         self._ahead_of_step(optimizer)
         if all(optimizer is not known for known in self.optimizers):
             self.optimizers.append(optimizer)
@@ -218,6 +223,7 @@ class Observer:
         if id(optimizer) in self._stepping:
             return
         self._stepped = True
+        self._leaves.forget()
         self._behind_step(optimizer)
         self._count(optimizer, skipped=False)
 

@@ -10,6 +10,7 @@ from chainrule.checks.loop import (
     incomplete_resume,
     lost_micro_batches,
     missing_zero_grad,
+    no_update,
     repeated_batches,
     same_order_every_epoch,
     scheduler_before_optimizer,
@@ -30,4 +31,5 @@ JUDGES: tuple[Any, ...] = (
     frozen_during_training,
     incomplete_resume,
     incomplete_checkpoint,
+    no_update,
 )
