@@ -1,6 +1,7 @@
 """Every planted fault and its repaired twin under all checks at once: what is caught, where, and what is said in vain.
 
     python benchmarks/fault_table.py                # runs all cases (a quarter of an hour on two cores), writes the JSON
+    python benchmarks/fault_table.py --again G35 O06 # these cases only (or all that begin so); the JSON keeps the others
     python benchmarks/fault_table.py --table        # writes docs/faults.md from the JSON
 
 A row of the catalogue counts as caught if one of its cases is; a row without a case counts as missed.
@@ -160,11 +161,13 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write docs/faults.md from the stored results")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="only cases whose id begins with this; nothing is written")
+    parser.add_argument("--again", nargs="+", default=[], help="only these cases; their rows of the JSON are replaced")
     options = parser.parse_args()
     if options.table:
         TABLE.write_text(table(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
         return
-    numbers = [n for n, case in enumerate(cases()) if case.id.startswith(options.only)]
+    chosen = tuple(options.again) or options.only
+    numbers = [n for n, case in enumerate(cases()) if case.id.startswith(chosen)]
     with ProcessPoolExecutor(options.workers) as pool:
         results = []
         for result in pool.map(examined, numbers):
@@ -173,6 +176,9 @@ def main() -> None:
                 print(json.dumps(result), flush=True)
     import torch
 
+    if options.again:
+        known = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"]
+        results = [case for case in known if not case["id"].startswith(chosen)] + results
     stored = {
         "command": "python benchmarks/fault_table.py",
         "torch": str(torch.__version__),

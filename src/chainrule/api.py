@@ -66,7 +66,7 @@ def check(
             f"check takes a chainrule.Setup, got {type(setup).__name__}; wrap model, loss and batches in one"
         )
     only = known_checks(only)
-    with preserved(setup.model, setup.loss, setup.optimizer, generators=(setup.batches,)):
+    with preserved(setup.model, setup.loss, *setup.optimizers, generators=(setup.batches,)):
         batch = first_batch(setup)
         graph = capture(setup.model, setup.loss, batch)
         values = evaluate(graph)

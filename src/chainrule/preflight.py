@@ -185,7 +185,7 @@ def _both(checks: Collection[SubjectCheck], subject: Subject, rehearsed: Outcome
 
 def _rehearsed(judges: Mapping[str, list[LoopCheck]], setup: Setup) -> Mapping[str, Outcomes]:
     """What the judges say of a few steps that a copy of this process makes."""
-    reason = "no optimizer is given" if setup.optimizer is None else why_not()
+    reason = "no optimizer is given" if not setup.optimizers else why_not()
     own = setup.step is not None  # chainrule's own step makes the right calls; to judge their order says nothing
     unjudged = {"loop": judges["loop"]} if judges.get("loop") and not own and not reason else {}
     judges = {group: table for group, table in judges.items() if group not in unjudged}

@@ -21,7 +21,7 @@ class Setup:
     loss               loss(model, batch) -> scalar tensor
     batches            iterable of batches; one is enough, two tell more. An iterator can be run through only once, so what
                        checks take from one is kept, and `setup.batches` gives it again
-    optimizer          the optimizer that updates the model
+    optimizer          the optimizer that updates the model, or several that share its parameters (Muon and AdamW)
     step               the user's own training step: step(model, batch, optimizer) -> loss
     causal             claim: outputs at position t depend on inputs at positions <= t; None = infer, and only warn
     batch_independent  claim: one example's loss does not depend on another example; None = infer, and only warn
@@ -34,7 +34,7 @@ class Setup:
     model: nn.Module
     loss: Callable[[Any, Any], Tensor]
     batches: Iterable[Any]
-    optimizer: Optimizer | None = None
+    optimizer: Optimizer | Sequence[Optimizer] | None = None
     step: Callable[..., Tensor] | None = None
     causal: bool | None = None
     batch_independent: bool | None = None
@@ -48,6 +48,13 @@ class Setup:
     def module(self) -> nn.Module:
         """The model, out of the wrapper that torch.compile puts around it."""
         return uncompiled(self.model)
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """What updates the model: none, one or several."""
+        if self.optimizer is None:
+            return ()
+        return tuple(self.optimizer) if isinstance(self.optimizer, Sequence) else (self.optimizer,)
 
     def __post_init__(self) -> None:
         if isinstance(self.batches, Iterator):

@@ -245,3 +245,19 @@ def test_nothing_of_the_users_is_changed():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not optimizer.state
+
+
+def test_two_optimizers_may_share_a_models_parameters():
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3))
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    batch = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    optimizers = (torch.optim.Muon(matrices), torch.optim.AdamW(vectors))
+
+    def loss(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    only = ("not-in-optimizer", "twice-in-optimizer", "frozen-parameter", "update-formula")
+    assert [] == list(cr.check(cr.Setup(model, loss, [batch], optimizers), only=only).findings)
+    (finding,) = cr.check(cr.Setup(model, loss, [batch], optimizers[:1]), only=only[:1]).findings
+    assert finding.message.startswith("Muon does not hold 2 parameters that the loss trains")

@@ -232,6 +232,9 @@ def two_code_paths(broken: bool) -> Setup:
 
     class Gated(Block):
         def forward(self, x: Tensor) -> Tensor:
+            B, T, D = x.shape
+            q, k, v = (t.view(B, T, self.heads, -1).transpose(1, 2) for t in self.qkv(self.norm1(x)).split(D, 2))
+            x = x + self.drop(self.out(self.attend(q, k, v).transpose(1, 2).reshape(B, T, D)))
             gate = x.sigmoid()
             h = self.norm2(x * gate) if self.training or not broken else self.norm2(x) * gate
             return x + self.drop(self.down(F.gelu(self.up(h))))

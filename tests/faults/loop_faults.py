@@ -426,6 +426,7 @@ def resumed(broken):
         file.seek(0)
         state = torch.load(file)
         model = classifier()
+        torch.manual_seed(1)
         optimizer = adam(model)
         model.load_state_dict(state["model"])
         if not broken:
@@ -488,7 +489,7 @@ def frozen_by_saving(broken):
             loss(model, batch).backward()
             optimizer.step()
             if i == 2:
-                torch.save(model.body.state_dict(), io.BytesIO())
+                torch.save(model.state_dict(), io.BytesIO())
                 for parameter in model.head.parameters():
                     parameter.requires_grad_(not broken)
 

@@ -219,7 +219,8 @@ def a_mask_that_hides_all(broken: bool) -> Setup:
         def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             padded = torch.zeros(q.shape[0], 1, 1, q.shape[2], dtype=torch.bool)
             padded[1, ..., 6:] = True
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=padded if broken else ~padded)
+            past = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril()
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=past & (padded if broken else ~padded))
 
     ids, targets = windows()
     targets[1, 6:] = -100
@@ -230,6 +231,10 @@ class Waves(LM):
     """Sinusoidal positions computed from numbers in a narrow dtype."""
 
     dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.position
 
     def numbers(self, ids_BT: Tensor) -> Tensor:
         return torch.arange(ids_BT.shape[1]).to(self.dtype)

@@ -22,7 +22,10 @@ def with_optimizer(kind, slip, broken, *, matrices=False, sizes=None, **settings
     """A classifier trained by an optimizer of one's own."""
     model = classifier(**(sizes or {}))
     parameters = [p for p in model.parameters() if p.ndim == 2 or not matrices]
-    return cr.Setup(model, loss, batches(), kind(parameters, slip if broken else "", **settings))
+    made = kind(parameters, slip if broken else "", **settings)
+    if matrices:
+        made = (made, torch.optim.AdamW([p for p in model.parameters() if p.ndim < 2]))
+    return cr.Setup(model, loss, batches(), made)
 
 
 def formula(id, source, fault, kind, slip, settings, **options):

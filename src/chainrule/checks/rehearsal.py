@@ -18,7 +18,7 @@ STEPS = 4  # what goes wrong from one step to the next shows by the second; the 
 
 def rehearse(setup: Setup, steps: int = STEPS) -> Observed:
     """Train for a few steps and return what was seen. It really trains: call it in a copy of the process."""
-    if setup.optimizer is None:
+    if not setup.optimizers:
         raise SetupError("a rehearsal needs Setup.optimizer")
     observer = Observer([setup.module])
     observer.observed.rehearsal = True
@@ -39,16 +39,18 @@ def _endless(setup: Setup) -> Iterator[Any]:
 
 def _step(setup: Setup, batches: Iterator[Any]) -> None:
     """The step of a loop that does everything right, with what the set-up names."""
-    optimizer, scaler = setup.optimizer, setup.scaler
-    assert optimizer is not None
-    optimizer.zero_grad()
+    scaler = setup.scaler
+    for optimizer in setup.optimizers:
+        optimizer.zero_grad()
     for _ in range(setup.accumulate):
         loss: Tensor = setup.loss(setup.model, next(batches)) / setup.accumulate
         (loss if scaler is None else scaler.scale(loss)).backward()
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
+    for optimizer in setup.optimizers:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+    if scaler is not None:
         scaler.update()
     if setup.schedule is not None:
         setup.schedule.step()

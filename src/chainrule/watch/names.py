@@ -54,9 +54,9 @@ class Names:
         }
 
 
-def held_by(optimizer: Optimizer) -> list[Any]:
-    """The optimizer's tensors, in its groups' order; one that it holds twice comes twice."""
-    return [tensor for group in optimizer.param_groups for tensor in group["params"]]
+def held_by(*optimizers: Optimizer) -> list[Any]:
+    """The optimizers' tensors, in their groups' order; one that is held twice comes twice."""
+    return [tensor for optimizer in optimizers for group in optimizer.param_groups for tensor in group["params"]]
 
 
 def roots_of(parameters: Iterable[Any]) -> list[nn.Module]:

@@ -9,14 +9,16 @@ Why it matters
 How it decides
     Gaussian cotangents on the first example's output, then on the last one's, pulled back to the embeddings or floating
     inputs; the others' part must be below 100 u of float32 of its own. Batch norm's statistics are held fixed: they couple
-    by design. With Setup.batch_independent=True an error, without a claim a warning. Not looked at where the examples are
-    no rows (graphs, a matrix of all pairs).
+    by design. A module must pass on what is changed in the others, too: a backward that adds a term of the whole batch couples
+    gradients alone. With Setup.batch_independent=True an error, without a claim a warning. Without the claim not looked at
+    where the examples may be no rows (graphs, a matrix of all pairs).
 Broken
     attention = nn.MultiheadAttention(width, heads)          # takes (T, B, D), is given (B, T, D)
 Repaired
     attention = nn.MultiheadAttention(width, heads, batch_first=True)
 Limits
-    What the loss itself couples is looked at only with Setup.batch_independent=True. One batch.
+    It looks at the model's outputs. What the loss does with them, a contrastive loss or a mean over the batch, is not looked
+    at, claimed or not; batch-order and duplicated-batch see a part of that. One batch.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def _look(subject: Subject, copies: Copies) -> Outcome:
         leaks = list(_leaks(subject, result, reading))
         worst = max(leaks, key=lambda leak: leak.ratio, default=None)
         if worst is not None and worst.ratio > ROUNDING:
-            return [_finding(subject, copies, worst, mode)]
+            module = leaking_module(copies, _others_replaced(subject, worst), lambda tensor: _own(tensor, worst))
+            # None: nothing comes through in the forward pass, so that a backward couples them, by a balancing term
+            return [] if module is None else [_finding(subject, copies, worst, mode, module)]
         return [] if leaks else None
 
     return in_each_mode(copies, leaking, "inputs and output have no axis of examples in common, or only one example")
@@ -112,13 +116,12 @@ def _only(example: int, axis: int, output: Tensor) -> Tensor:
     return (torch.arange(output.shape[axis], device=output.device) == example).to(output).reshape(shape)
 
 
-def _finding(subject: Subject, copies: Copies, leak: Leak, mode: str) -> Finding:
-    module = leaking_module(copies, _others_replaced(subject, leak), lambda tensor: _own(tensor, leak))
+def _finding(subject: Subject, copies: Copies, leak: Leak, mode: str, module: str) -> Finding:
     return Finding(
         check=NAME,
         severity="error" if subject.setup.batch_independent else "warning",
         where=module or type(copies.model).__name__,
-        source=mixing_line(subject.graph, module) if module is not None else None,
+        source=mixing_line(subject.graph, module),
         message=f"the output of example {leak.example} depends on example {leak.other}",
         evidence={
             "ratio": leak.ratio,

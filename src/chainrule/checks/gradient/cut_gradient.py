@@ -112,7 +112,7 @@ def _outside(subject: Subject) -> Cause:
 def _severity(subject: Subject, cause: Cause, paths: Sequence[str]) -> Severity:
     whole = _is_whole_module(subject, paths)
     if cause.meant:
-        return "info" if whole and subject.setup.optimizer is None else "warning"
+        return "info" if whole and not subject.setup.optimizers else "warning"
     return "warning" if whole and not cause.words.startswith(("checkpoint", "the backward")) else "error"
 
 

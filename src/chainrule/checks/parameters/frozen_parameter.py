@@ -76,9 +76,9 @@ def _odd_ones(model: nn.Module) -> list[str]:
 
 def _chosen(subject: Subject, frozen: list[str]) -> list[str]:
     """Frozen parameters that the optimizer holds, if it was given a selection that leaves other frozen ones out."""
-    if subject.setup.optimizer is None:
+    if not subject.setup.optimizers:
         return []
-    held = {id(tensor) for tensor in held_by(subject.setup.optimizer)}
+    held = {id(tensor) for tensor in held_by(*subject.setup.optimizers)}
     parameters = parameters_of(subject.setup)
     inside = [path for path in frozen if id(parameters[path]) in held]
     return inside if len(inside) < len(frozen) else []

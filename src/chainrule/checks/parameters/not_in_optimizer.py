@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from chainrule.checks.parameters.owners import entries, listed, parameters_of, place
+from chainrule.checks.parameters.owners import called, entries, listed, parameters_of, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.watch.names import held_by
@@ -35,9 +35,9 @@ NAME = "not-in-optimizer"
 def check(subject: Subject) -> Outcome:
     """The parameters that the loss reaches against the tensors that the optimizer holds."""
     setup = subject.setup
-    if setup.optimizer is None:
+    if not setup.optimizers:
         return NotRun("the set-up names no optimizer", missing=True)
-    parameters, held = parameters_of(setup), held_by(setup.optimizer)
+    parameters, held = parameters_of(setup), held_by(*setup.optimizers)
     ours = {id(tensor) for tensor in parameters.values()}
     strangers = [tensor for tensor in held if id(tensor) not in ours]
     if len(strangers) == len(held):
@@ -64,7 +64,7 @@ def _same_shapes(missing: Mapping[str, Tensor], strangers: list[Tensor]) -> bool
 
 
 def _of_another_model(subject: Subject, parameters: Mapping[str, Tensor], held: list[Tensor]) -> Finding:
-    optimizer = type(subject.setup.optimizer).__name__
+    optimizer = called(subject.setup)
     return Finding(
         check=NAME,
         severity="error",
@@ -84,7 +84,7 @@ def _of_another_model(subject: Subject, parameters: Mapping[str, Tensor], held: 
 
 
 def _copied(subject: Subject, missing: Mapping[str, Tensor]) -> Finding:
-    optimizer = type(subject.setup.optimizer).__name__
+    optimizer = called(subject.setup)
     return Finding(
         check=NAME,
         severity="error",
@@ -100,7 +100,7 @@ def _copied(subject: Subject, missing: Mapping[str, Tensor]) -> Finding:
 
 
 def _left_out(subject: Subject, missing: Mapping[str, Tensor]) -> Finding:
-    optimizer = type(subject.setup.optimizer).__name__
+    optimizer = called(subject.setup)
     count = f"{len(missing):,} parameters" if len(missing) > 1 else "a parameter"
     return Finding(
         check=NAME,

@@ -82,9 +82,9 @@ def _used(copies: Copies, hidden: Mapping[str, Tensor]) -> list[str]:
 
 
 def _finding(subject: Subject, used: Mapping[str, Tensor]) -> Finding:
-    paths, optimizer = list(used), subject.setup.optimizer
-    held = {id(tensor) for tensor in held_by(optimizer)} if optimizer else set()
-    lost = optimizer is not None and not all(id(tensor) in held for tensor in used.values())
+    paths, optimizers = list(used), subject.setup.optimizers
+    held = {id(tensor) for tensor in held_by(*optimizers)}
+    lost = bool(optimizers) and not all(id(tensor) in held for tensor in used.values())
     count = f"{len(paths):,} tensors are" if len(paths) > 1 else "a tensor is"
     return Finding(
         check=NAME,

@@ -26,12 +26,17 @@ def parameters_of(setup: Setup) -> dict[str, nn.Parameter]:
 
 def trained(setup: Setup) -> dict[str, nn.Parameter]:
     """The parameters that training is to move: those that require grad and, if there is an optimizer, are held by it."""
-    held = None if setup.optimizer is None else {id(tensor) for tensor in held_by(setup.optimizer)}
+    held = {id(tensor) for tensor in held_by(*setup.optimizers)} if setup.optimizers else None
     return {
         path: parameter
         for path, parameter in parameters_of(setup).items()
         if parameter.requires_grad and (held is None or id(parameter) in held)
     }
+
+
+def called(setup: Setup) -> str:
+    """The optimizers by their classes: "AdamW", "Muon and AdamW"."""
+    return " and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in setup.optimizers))
 
 
 def place(paths: Sequence[str]) -> str:

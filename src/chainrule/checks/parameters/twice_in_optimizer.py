@@ -21,7 +21,7 @@ from collections import defaultdict
 
 from torch import Tensor
 
-from chainrule.checks.parameters.owners import by_identity, listed, parameters_of, place
+from chainrule.checks.parameters.owners import by_identity, called, listed, parameters_of, place
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.watch.names import held_by
@@ -31,10 +31,10 @@ NAME = "twice-in-optimizer"
 
 def check(subject: Subject) -> Outcome:
     """One finding for tensors held twice, one for memory held twice."""
-    if subject.setup.optimizer is None:
+    if not subject.setup.optimizers:
         return NotRun("the set-up names no optimizer", missing=True)
     names = by_identity(parameters_of(subject.setup))
-    held = held_by(subject.setup.optimizer)
+    held = held_by(*subject.setup.optimizers)
     count: dict[int, int] = defaultdict(int)
     for tensor in held:
         count[id(tensor)] += 1
@@ -55,7 +55,7 @@ def _shared(held: list[Tensor], names: dict[int, str]) -> list[list[str]]:
 
 
 def _finding(subject: Subject, paths: list[str], *, same: bool = False) -> Finding:
-    optimizer = type(subject.setup.optimizer).__name__
+    optimizer = called(subject.setup)
     message = (
         f"{optimizer} holds {listed(paths)} twice: each step moves it twice"
         if same

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from chainrule.checks.parameters.owners import called
 from chainrule.checks.search.training import Losses, NoTrainingError, seconds_per_update, trained
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
@@ -75,9 +76,11 @@ class Range:
 
 def check(subject: Subject) -> Outcome:
     """The range of rates that train, and where the user's rate lies in it."""
-    optimizer = subject.setup.optimizer
-    if optimizer is None:
+    if not subject.setup.optimizers:
         return NotRun("no optimizer was given", missing=True)
+    if len(subject.setup.optimizers) > 1:
+        return NotRun("several optimizers have a rate each")
+    optimizer = subject.setup.optimizers[0]
     if subject.loss <= 0:
         return NotRun("the loss is not above zero, so shares of it have no meaning")
     if any(group.get("lr") is None for group in optimizer.param_groups):
@@ -122,7 +125,7 @@ def _smoothed(losses: Losses) -> Losses:
 
 
 def _finding(subject: Subject, found: Range, own: float) -> Finding:
-    name = type(subject.setup.optimizer).__name__
+    name = called(subject.setup)
     warn, message = _judged(found, own, name)
     diverges = "not up to 10" if found.diverges is None else f"{found.diverges:.2g}"
     return Finding(

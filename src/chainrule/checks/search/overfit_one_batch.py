@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 
+from chainrule.checks.parameters.owners import called
 from chainrule.checks.search.training import Losses, NoTrainingError, seconds_per_update, trained
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome
@@ -87,7 +88,7 @@ def _entropy(smoothing: float, classes: int) -> float:
 
 
 def _finding(subject: Subject, target: float, own: Losses, rate: float, other: Losses, *, fits: bool) -> Finding:
-    name = type(subject.setup.optimizer).__name__ if subject.setup.optimizer else "AdamW"
+    name = called(subject.setup) if len(subject.setup.optimizers) == 1 else "AdamW"
     first = subject.loss
     wanted = f"{target * first:.3g}"
     message = (

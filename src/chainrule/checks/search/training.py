@@ -83,8 +83,8 @@ def _train(setup: Setup, rates: list[float | None], *, one_batch: bool, adamw: f
 
 
 def _optimizer(setup: Setup, model: nn.Module, adamw: float | None) -> Optimizer:
-    if setup.optimizer is not None and adamw is None:
-        return setup.optimizer
+    if len(setup.optimizers) == 1 and adamw is None:
+        return setup.optimizers[0]
     return AdamW([p for p in model.parameters() if p.requires_grad], lr=adamw or 1e-3, weight_decay=0.0)
 
 

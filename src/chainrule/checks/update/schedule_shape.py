@@ -23,6 +23,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingWarmRestarts, CyclicLR, LRScheduler
 
 from chainrule.checks.subject import Subject
@@ -38,7 +39,7 @@ def check(subject: Subject) -> Outcome:
     """Whether the rates to come can be meant."""
     try:
         schedule = schedule_of(subject.setup)
-        if _of_another(schedule, subject.setup.optimizer):
+        if _of_another(schedule, subject.setup.optimizers):
             return [_other(subject, schedule)]
         rates = rates_of(schedule, horizon(schedule))
     except NoDryRunError as error:
@@ -82,12 +83,12 @@ def _leap(rates: list[float]) -> int | None:
     return None
 
 
-def _of_another(schedule: LRScheduler, optimizer: Any) -> bool:
-    """True if the schedule writes rates that the optimizer does not read."""
-    if optimizer is None:
+def _of_another(schedule: LRScheduler, optimizers: tuple[Optimizer, ...]) -> bool:
+    """True if the schedule writes rates that no optimizer of the set-up reads."""
+    if not optimizers:
         return False
     theirs = {id(group) for group in schedule.optimizer.param_groups}
-    return not any(id(group) in theirs for group in optimizer.param_groups)
+    return not any(id(group) in theirs for optimizer in optimizers for group in optimizer.param_groups)
 
 
 def _parts(schedule: Any) -> list[Any]:

@@ -39,9 +39,15 @@ PURPOSE = 61  # of the random numbers
 
 def check(subject: Subject) -> Outcome:
     """The optimizer's real steps against the formula that it promises."""
-    optimizer = subject.setup.optimizer
-    if optimizer is None:
+    if not subject.setup.optimizers:
         return NotRun("no optimizer was given", missing=True)
+    outcomes = [_of_one(subject, optimizer) for optimizer in subject.setup.optimizers]
+    made = [finding for outcome in outcomes if not isinstance(outcome, NotRun) for finding in outcome]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, NotRun)]
+    return refused[0] if len(refused) == len(outcomes) else made
+
+
+def _of_one(subject: Subject, optimizer: Optimizer) -> Outcome:
     claimed, settings = promised(optimizer), settings_of(optimizer.param_groups[0])
     candidates = possible(settings)
     if not candidates or (claimed is None and type(optimizer).__module__.startswith("torch.")):
