@@ -34,7 +34,7 @@ def explain(target: str, /, *, parameter: str, element: str = "", steps: int = 5
     if steps < 1:
         raise ConfigError(f"--steps is {steps}; it must be 1 or more")
     setup = load_setup(target)
-    if setup.optimizer is None:
+    if not setup.optimizers:
         raise SetupError(f"the set-up of {target} names no optimizer: give Setup(..., optimizer=...)")
     import torch
 
@@ -46,9 +46,10 @@ def explain(target: str, /, *, parameter: str, element: str = "", steps: int = 5
 
     graph = promote(api.capture(setup.model, setup.loss, first_batch(setup)), torch.float64)
     leaf = find_parameter(graph, parameter)
-    held = held_parameters(setup.model, setup.optimizer)
+    holding = ((each, held_parameters(setup.model, each)) for each in setup.optimizers)
+    optimizer, held = next(((each, held) for each, held in holding if leaf.path in held), (setup.optimizers[0], {}))
     entry = index(element, tuple(leaf.value.shape)) or largest(api.value_and_grad(graph)[1][leaf.path])
-    updates = list(follow(graph, setup.model, setup.optimizer, leaf.path, entry, steps))
+    updates = list(follow(graph, setup.model, optimizer, leaf.path, entry, steps))
 
     settings = {key: value for key, value in held[leaf.path].settings.items() if key in held[leaf.path].rule.needs}
     print(f"{held[leaf.path].rule.name} on {leaf.path}{list(entry)}, from {float(leaf.value[entry]):+.9e}")

@@ -23,7 +23,7 @@ from faults.small_setups import batches, classifier, loss
 WORLD = 2
 
 
-def on_ranks(train, patience=30):
+def on_ranks(train, patience=300):
     """The builder of a loop in which each of two processes calls train(rank, broken)."""
 
     def build(broken):
