@@ -60,6 +60,8 @@ def _of_setups() -> dict[str, ModuleType]:
 def known_checks(only: Collection[str]) -> frozenset[str]:
     """The names as a set. Raises ConfigError for one that no check has."""
     known = sorted(_of_setups())
+    if of_a_loss := sorted(set(only) & {check.NAME for check in own_loss.CHECKS}):
+        raise ConfigError(f"{of_a_loss[0]} examines a loss function by itself: chainrule losses FILE.py:function")
     if unknown := sorted(set(only) - set(known)):
         raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
     return frozenset(only)

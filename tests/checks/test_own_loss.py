@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from chainrule.api import check_loss
-from chainrule.errors import SetupError
+from chainrule.errors import ConfigError, SetupError
 from chainrule.losses import CATALOGUE
 from chainrule.losses.samples import untrained
+from chainrule.preflight import known_checks
 
 
 class HalfBackward(torch.autograd.Function):
@@ -183,3 +184,9 @@ def test_nothing_of_the_callers_is_changed():
     assert torch.equal(before[1], target)
     assert torch.equal(before[2], torch.get_rng_state())
     assert prediction.grad is None
+
+
+def test_a_check_of_a_loss_is_none_of_a_whole_setup():
+    words = r"^loss-unstable examines a loss function by itself: chainrule losses FILE.py:function$"
+    with pytest.raises(ConfigError, match=words):
+        known_checks(["loss-unstable"])

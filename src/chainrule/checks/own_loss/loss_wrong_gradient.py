@@ -101,7 +101,7 @@ def compared(subject: LossSubject) -> Compared:
     first, second = (order8(line, torch.full((len(places),), step * size).double(), noise) for step in STEPS)
     estimate = better(first, second)
     assert estimate.bar is not None
-    analytic = gradient.flatten()[places]
+    analytic = gradient.flatten().cpu()[places]  # the differences are taken on the CPU
     scale = float(torch.maximum(analytic.abs(), estimate.value.abs()).max())
     return Compared(places, analytic, estimate.value, estimate.bar, scale)
 
