@@ -1,10 +1,14 @@
 """The task of a table: what is read, which loss is taken, what is kept in the run folder, and what is refused."""
 
+import tomllib
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from chainrule.errors import CheckpointError, ConfigError, DataError, SetupError
@@ -12,6 +16,7 @@ from chainrule.losses.regression import huber
 from chainrule.models.mlp import MLP
 from chainrule.train.config import MLPConfig, TableConfig, TrainConfig
 from chainrule.train.records import Silent
+from chainrule.train.settings import config_from
 from chainrule.train.tasks.table import build_model, make
 from chainrule.train.tasks.table_data import Rows, load, prepare, save
 from chainrule.train.tasks.table_loss import choose_loss, own_loss
@@ -67,6 +72,44 @@ def test_the_test_rows_are_never_in_the_training_or_validation_rows(tmp_path, mi
     together = np.concatenate([side.y_N for side in data.sides.values()])
 
     assert 200 == len(together) == len(set(together.tolist()))
+
+
+def test_a_dropped_column_leaves_every_row_on_its_side(tmp_path, mixed):
+    _, data = prepared(tmp_path, mixed)
+    _, fewer = prepared(tmp_path, mixed, table={"drop": ("class", "size"), "keep": ("id",)})
+
+    for name, side in data.sides.items():
+        np.testing.assert_array_equal(side.y_N, fewer.sides[name].y_N)
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["", "NA", "inf", "-inf", "1e400", "nan", "yes", "no", "red", "blue", "2024-02-29", "0", "1", "-0"]
+    ),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), max_size=4),
+)
+
+
+@settings(max_examples=60)
+@given(
+    columns=st.lists(st.lists(CELLS, min_size=24, max_size=24), min_size=2, max_size=4),
+    by=st.sampled_from(["content", "index", "last"]),
+)
+def test_any_table_gives_finite_inputs_and_targets_or_a_data_error(tmp_path_factory, columns, by):
+    folder = tmp_path_factory.mktemp("any")
+    names = [*(f"c{place}" for place in range(len(columns) - 1)), "target"]
+    config = table_config(folder, write_csv(folder / "t.csv", names, zip(*columns, strict=True)), table={"split": by})
+    try:
+        data = prepare(config, Silent())
+    except DataError:
+        return
+
+    assert sum(map(len, data.sides.values())) + data.facts.rows_without_target == data.facts.rows
+    for side in data.sides.values():
+        rows = Rows(side, data.preprocessing.target, torch.float32)
+        batch = rows.batch(np.arange(len(side)), torch.device("cpu"))
+        assert all(tensor.isfinite().all() for tensor in batch.values())
 
 
 def test_inputs_are_standardised_by_the_training_rows_alone(tmp_path, mixed):
@@ -366,3 +409,10 @@ def test_batches_have_the_dtype_of_the_weights(tmp_path, mixed):
     batch = rows.batch(np.array([0, 1]), torch.device("cpu"))
 
     assert [torch.float64, torch.float64] == [batch["inputs"].dtype, batch["targets"].dtype]
+
+
+def test_the_settings_on_the_page_of_tables_are_settings():
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    config = config_from(tomllib.loads(page.partition("```toml\n")[2].partition("```")[0]))
+
+    assert ("table", (32, 16)) == (config.task, config.mlp.hidden)

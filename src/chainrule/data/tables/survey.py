@@ -23,6 +23,7 @@ from chainrule.errors import DataError
 SHARE = 0.95
 MAX_WORDS = 10_000
 CELLS_AT_ONCE = 2**16
+ROWS_AT_ONCE = 64  # at least: each block costs some microseconds a column
 
 Chunk = tuple[list[int], list[tuple[str, ...]]]  # line numbers of some rows; their cells column by column
 
@@ -91,7 +92,7 @@ def plain_numbers(texts: Sequence[str]) -> Floats | None:
 def chunks(path: Path, dialect: Dialect) -> Iterator[Chunk]:
     """The file in blocks of rows, turned into columns."""
     source = rows(path, dialect)
-    size = max(1, CELLS_AT_ONCE // len(dialect.names))
+    size = max(ROWS_AT_ONCE, CELLS_AT_ONCE // len(dialect.names))
     while block := list(islice(source, size)):
         yield [line for line, _ in block], list(zip(*(fields for _, fields in block), strict=True))
 

@@ -25,7 +25,7 @@ from chainrule.data.tables.preprocess import Preprocessing
 from chainrule.data.tables.read import read_table
 from chainrule.data.tables.sides import divide
 from chainrule.data.tables.target import Target, find_goal, make_target, values_of
-from chainrule.data.tables.useful import useful
+from chainrule.data.tables.useful import useful, why_useless
 from chainrule.errors import CheckpointError, DataError
 from chainrule.train.atomic import read_json, write_folder, write_json
 from chainrule.train.config import TableConfig, TrainConfig
@@ -104,7 +104,7 @@ def prepare(config: TrainConfig, listener: Listener) -> TableData:
     target = make_target(column, goal, counts=learns_counts(settings.loss))
     y_R = values_of(column, target)
     rows = divide(
-        table.columns,
+        told_apart_by(whole, settings.target),
         y_R,
         classes=len(target.classes),
         by=settings.split,
@@ -147,6 +147,11 @@ def read(settings: TableConfig) -> Table:
         require_known(getattr(settings, setting), names, f"table.{setting}", table.source)
     require_known([settings.target], names, "table.target", table.source)
     return table
+
+
+def told_apart_by(table: Table, target: str) -> list[Column]:
+    """The columns whose content decides a row's side: also those that are dropped, so that runs with and without one compare."""
+    return [column for column in table.columns if column.name != target and not why_useless(column)]
 
 
 def require_known(wanted: Collection[str], names: Collection[str], setting: str, source: str) -> None:
