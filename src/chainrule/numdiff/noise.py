@@ -86,9 +86,9 @@ def difference_table_noise(values: Tensor) -> tuple[float | None, str]:
 
 
 def sigmas(values: Tensor) -> list[float]:
-    """σ_k for k = 1 ... n - 1 from n equispaced values: sqrt((k!)²/(2k)! · mean (Δ^k f)²)."""
+    """σ_k for k = 1 ... n - 1 from n equispaced values, or from those of K lines (K, n): sqrt((k!)²/(2k)! · mean (Δ^k f)²)."""
     table = []
-    for k in range(1, values.numel()):
+    for k in range(1, values.shape[-1]):
         gamma = math.factorial(k) ** 2 / math.factorial(2 * k)
         table.append(math.sqrt(gamma * float(values.diff(n=k).square().mean())))
     return table

@@ -54,6 +54,7 @@ class Stencil:
 
 PLAIN_CENTRAL = Stencil((1.0,), (1 / 2,), ())
 CENTRAL = Stencil((1.0, 2.0), (1 / 2, 0.0), ((0.0, 1 / 4),))
+ORDER_4 = Stencil((1.0, 2.0), (2 / 3, -1 / 12), ((1 / 2, 0.0),))
 ORDER_6 = Stencil((1.0, 2.0, 3.0), (3 / 4, -3 / 20, 1 / 60), ((2 / 3, -1 / 12, 0.0),))
 ORDER_8 = Stencil(
     (1.0, 2.0, 3.0, 4.0),
