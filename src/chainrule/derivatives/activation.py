@@ -190,17 +190,18 @@ def gelu(y: Tensor, self: Tensor, approximate: str) -> Tensor:
     """y = self Φ(self)         dy/dself = Φ(self) + self φ(self), Φ the normal distribution, φ its density"""
     if approximate == "tanh":
         return _gelu_tanh(self)
-    distribution = 0.5 * torch.erfc(self * -math.sqrt(0.5))
-    density = torch.exp(-0.5 * self * self)
-    return torch.addcmul(distribution, self, density, value=1 / math.sqrt(2 * math.pi))
+    distribution = (self * -math.sqrt(0.5)).erfc_().mul_(0.5)  # in place: fresh memory costs more than the product
+    density = (self * self).mul_(-0.5).exp_()
+    return distribution.addcmul_(self, density, value=1 / math.sqrt(2 * math.pi))
 
 
 def _gelu_tanh(self: Tensor) -> Tensor:
     """y = self (1 + tanh u)/2, u = √(2/π)(self + c self³)     dy/dself = (1 + t)/2 + self (1 − t²) u'/2, t = tanh u"""
     root, cubic = math.sqrt(2 / math.pi), 0.044715
     squared = self * self
-    t = torch.tanh(root * self * (1 + cubic * squared))
-    return 0.5 * (1 + t) + 0.5 * root * self * (1 - t * t) * (1 + 3 * cubic * squared)
+    t = (cubic * squared).add_(1).mul_(self).mul_(root).tanh_()
+    u_slope = squared.mul_(3 * cubic).add_(1).mul_(root)
+    return (1 - t * t).mul_(self).mul_(u_slope).add_(t).add_(1).mul_(0.5)
 
 
 @rules.local(aten.silu.default)

@@ -38,9 +38,10 @@ RUNNING = ("running_mean", "running_var")
 
 
 def standardize(x: Tensor, dims: Dims, eps: float) -> tuple[Tensor, Tensor]:
-    """x̂ and r."""
-    centred = x - x.mean(dims, keepdim=True)
-    r = (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
+    """x̂ and r, with σ² = ‖x − μ‖²/n: by the norm, since the squares of all entries would need memory of their own."""
+    centred, n = x - x.mean(dims, keepdim=True), math.prod(x.shape[d] for d in dims)
+    variance = torch.linalg.vector_norm(centred, dim=dims, keepdim=True).square_().div_(max(n, 1))
+    r = (variance + eps).rsqrt()
     return centred.mul_(r), r
 
 
