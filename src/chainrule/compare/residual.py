@@ -43,12 +43,17 @@ class Residual:
 
     ref: Ref
     consumers: tuple[Node, ...]
-    recorded: Tensor
+    given: Tensor
     expected: Tensor
     bound_norm: float
     u: float
     units: Units
     stock: Units
+
+    @property
+    def recorded(self) -> Tensor:
+        """What the user's backward gave, as float64."""
+        return self.given.double()
 
     @property
     def size(self) -> float:
@@ -70,13 +75,25 @@ class _Sums:
         self.stock: dict[Ref, Tensor] = {}
         # All of them, those that pass no gradient on too: the user's backward may (straight-through).
         self.consumers: dict[Ref, list[Node]] = {}
+        self._leaves, self._exact = graph.leaves, dict[str, Value]()
         for node in graph.nodes:
             for ref in dict.fromkeys(node.refs()):
                 self.consumers.setdefault(ref, []).append(node)
 
-    def forget(self, ref: Ref) -> None:
-        for sums in (self.expected, self.bound, self.stock):
-            sums.pop(ref, None)
+    def exact(self, name: str, values: Mapping[str, Value]) -> Value:
+        """A value in float64: a node's is made once for all its users, a leaf's (large, seldom shared) each time."""
+        if name in self._leaves:
+            return double(values[name])
+        if name not in self._exact:
+            self._exact[name] = double(values[name])
+        return self._exact[name]
+
+    def forget(self, node: Node) -> None:
+        """Let go of what belongs to the outputs of a node that is done."""
+        self._exact.pop(node.name, None)
+        for ref in output_refs(node):
+            for sums in (self.expected, self.bound, self.stock):
+                sums.pop(ref, None)
 
 
 def residuals(
@@ -107,8 +124,7 @@ def residuals(
                     yield _residual(ref, sums, recorded[ref], values)
             if refs and node.op not in FLAT and any(ref in active for ref in node.refs()):
                 _sweep(node, refs, sums, values, recorded, active)
-            for ref in refs:
-                sums.forget(ref)
+            sums.forget(node)
         for leaf in graph.leaves.values():
             if (ref := Ref(leaf.name)) in recorded:
                 yield _residual(ref, sums, recorded[ref], values)
@@ -122,7 +138,7 @@ def _sweep(
     recorded: Mapping[Ref, Tensor],
     active: set[Ref],
 ) -> None:
-    exact = {name: double(values[name]) for name in {node.name, *(ref.name for ref in node.refs())}}
+    exact = {name: sums.exact(name, values) for name in {node.name, *(ref.name for ref in node.refs())}}
     arriving = {ref: double(recorded[ref]) if ref in recorded else sums.expected[ref] for ref in refs}
     scale = {ref: double(recorded[ref]) if ref in recorded else sums.bound[ref] for ref in refs}
     own = {ref: recorded.get(ref, sums.stock.get(ref)) for ref in refs}
@@ -160,17 +176,15 @@ def torch_shares(
 
 
 def _residual(ref: Ref, sums: _Sums, recorded: Tensor, values: Mapping[str, Value]) -> Residual:
-    nothing = torch.zeros(recorded.shape, dtype=torch.float64)
+    nothing = torch.zeros((), dtype=torch.float64).expand(recorded.shape)
     expected, bound = sums.expected.get(ref, nothing), sums.bound.get(ref, nothing)
     consumers = tuple(sums.consumers.get(ref, ()))
     value = value_of(ref, values)
     u = max(unit(dtype) for dtype in _dtypes(value, consumers, values))
-    exact = double(recorded)
     stock = sums.stock.get(ref)
     yard = _Yard(expected, bound, u)
-    yardstick = yard.units(double(stock) - expected) if stock is not None else Units(0, 0, 0)
-    own = yard.units(exact - expected)
-    return Residual(ref, consumers, exact, expected, yard.size, u, own, yardstick)
+    yardstick = yard.units(stock) if stock is not None else Units(0, 0, 0)
+    return Residual(ref, consumers, recorded, expected, yard.size, u, yard.units(recorded), yardstick)
 
 
 class _Yard:
@@ -180,21 +194,24 @@ class _Yard:
     """
 
     def __init__(self, expected: Tensor, bound: Tensor, u: float) -> None:
-        self.expected, self.u = expected.flatten(), u
+        self.expected, self.u = expected, u
         self.size = float(bound.norm())
-        self.spread = float((bound * expected).norm())
+        room = bound * expected
+        self.spread = float(room.norm())
         # An entry whose terms are all tiny is judged by its neighbours' size.
-        self.entries = bound + 1e-3 * self.size / max(bound.numel(), 1) ** 0.5
+        self.entries = torch.add(bound, 1e-3 * self.size / max(bound.numel(), 1) ** 0.5, out=room)
 
-    def units(self, r: Tensor) -> Units:
-        """The residual r in units of rounding; see `Units`."""
-        if r.numel() == 0:
+    def units(self, gradient: Tensor) -> Units:
+        """How far a gradient, in any precision, is from the expected one, in units of rounding; see `Units`."""
+        if gradient.numel() == 0:
             return Units(0, 0, 0)
+        r = torch.sub(gradient, self.expected)
         norm = float(r.norm())
         if self.size == 0:
             return Units(*(3 * (float("inf") if norm else 0.0,)))
-        bias = abs(float(torch.dot(r.flatten(), self.expected))) / (self.u * self.spread) if self.spread else 0.0
-        entry = float((r / self.entries).abs_().max()) / self.u
+        along = float(torch.dot(r.flatten(), self.expected.flatten()))
+        bias = abs(along) / (self.u * self.spread) if self.spread else 0.0
+        entry = float(r.div_(self.entries).abs_().max()) / self.u
         return Units(norm / (self.u * self.size), entry, bias)
 
 

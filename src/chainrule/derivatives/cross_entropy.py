@@ -55,17 +55,25 @@ def along_classes(weight: Tensor | None, self: Tensor) -> Tensor:
 
 
 def through_classes(
-    g: Tensor, self: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int, label_smoothing: float
+    g: Tensor,
+    self: Tensor,
+    target: Tensor,
+    weight: Any,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    *,
+    sign: int = -1,
 ) -> Gradients:
-    """The target is a class: q is nonzero there and, smoothed, ε/C everywhere."""
+    """The target is a class: q is nonzero there and, smoothed, ε/C everywhere. sign = 1 gives g (p Σ q + q), for a bound."""
     dim, p = class_dim(self), self.softmax(class_dim(self))
     counted, classes, class_weight = hits(self, target, weight, ignore_index)
     g, hit = per_example(g, self, counted, class_weight, reduction), (1 - label_smoothing) * class_weight
     if not label_smoothing:
-        return {"self": p.mul_(g * hit).scatter_add_(dim, classes, -g * hit)}
+        return {"self": p.mul_(g * hit).scatter_add_(dim, classes, sign * g * hit)}
     every = label_smoothing / self.shape[dim] * along_classes(weight, self)
-    dx = p.mul_(hit + every.sum(dim, keepdim=True)).sub_(every).mul_(g)
-    return {"self": dx.scatter_add_(dim, classes, -g * hit)}
+    dx = p.mul_(hit + every.sum(dim, keepdim=True)).add_(every, alpha=sign).mul_(g)
+    return {"self": dx.scatter_add_(dim, classes, sign * g * hit)}
 
 
 def through_distribution(
@@ -86,19 +94,16 @@ def _cross_entropy_bound(
     g: Tensor, y: Tensor, self: Tensor, target: Tensor, weight: Any, reduction: int, **others: Any
 ) -> Gradients:
     """g (p Σ q + q), and for a distribution g w |log p|."""
+    if not target.is_floating_point():
+        names = ("ignore_index", "label_smoothing")
+        return through_classes(g.abs(), self, target, weight, reduction, *(others[name] for name in names), sign=1)
     dim, log_p = class_dim(self), self.log_softmax(class_dim(self))
-    smooth = others["label_smoothing"] / self.shape[dim]
-    if target.is_floating_point():
-        if reduction == MEAN:
-            g = g * self.shape[dim] / self.numel()
-        g, q = (g.unsqueeze(dim) if g.dim() else g).abs(), target.abs()
-    else:
-        counted, classes, class_weight = hits(self, target, weight, others["ignore_index"])
-        g = per_example(g, self, counted, class_weight, reduction).abs()
-        q = torch.zeros_like(self).scatter_(dim, classes, 1)
-    q = ((1 - others["label_smoothing"]) * q + smooth) * along_classes(weight, self)
-    bound = {"self": g * (log_p.exp() * q.sum(dim, keepdim=True) + q)}
-    return {**bound, "target": g * along_classes(weight, self) * log_p.abs()} if target.is_floating_point() else bound
+    if reduction == MEAN:
+        g = g * self.shape[dim] / self.numel()
+    g, smooth = (g.unsqueeze(dim) if g.dim() else g).abs(), others["label_smoothing"] / self.shape[dim]
+    weight = along_classes(weight, self)
+    q = ((1 - others["label_smoothing"]) * target.abs() + smooth) * weight
+    return {"self": g * (log_p.exp() * q.sum(dim, keepdim=True) + q), "target": g * weight * log_p.abs()}
 
 
 def _cross_entropy_jvp(

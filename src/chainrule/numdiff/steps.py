@@ -88,4 +88,5 @@ def second_step(estimate: Estimate, stencil: Stencil) -> Tensor:
 
 def rms(tensor: Tensor) -> float:
     """Root mean square of the entries, 0 for an empty tensor."""
-    return float(tensor.detach().to(torch.float64).square().mean().sqrt()) if tensor.numel() else 0.0
+    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)  # no copy in float64, nor of the squares
+    return float(norm) / math.sqrt(tensor.numel()) if tensor.numel() else 0.0

@@ -5,8 +5,9 @@ What it checks
 Why it matters
     Chain rule and autograd could share a mistake about a built-in formula; a difference quotient knows no calculus.
 How it decides
-    For a random cotangent g and a random tangent u, ⟨rule(g), u⟩ against the order-8 difference of ⟨g, f(x + t u)⟩, with its
-    error bar, branches held. FAIL beyond three bars; UNRESOLVED if the bar exceeds 1e-6 of the scale.
+    For a random cotangent g and a random tangent u, ⟨rule(g), u⟩ against a central difference of ⟨g, f(x + t u)⟩ with its
+    error bar, branches held: of order 4 where its bar is narrow and the two agree, else of order 8. FAIL beyond three bars;
+    UNRESOLVED if the bar exceeds 1e-6 of the scale.
 Broken
     a rule scaled by 1.001
 Repaired
