@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.parameter import is_lazy
 
+from chainrule.capture.allocator import keep_freed_memory
 from chainrule.capture.eager import user_loss
 from chainrule.capture.export import Loss, export, graph_of
 from chainrule.capture.preserve import global_generators, preserved
@@ -36,6 +37,7 @@ def capture(model: nn.Module, loss: Loss, batch: Any) -> Graph:
     behind it), and CaptureError, with the user's line, where no graph can be made of the code.
     """
     model = check_model(model, loss)
+    keep_freed_memory()  # whatever is done with the graph makes many tensors
     try:
         with preserved(model, loss, batch):
             graph = capture_by_export(model, loss, batch)

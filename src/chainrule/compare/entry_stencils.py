@@ -18,8 +18,8 @@ from chainrule.numdiff.stencils import CENTRAL, ORDER_8, PLAIN_CENTRAL, Estimate
 from chainrule.numdiff.steps import LONGEST, rms, second_step
 
 REQUIRED = 1e-6
-# Entries of the largest tensor that a chunk of lines makes: 4 MB in float64, so that it stays in the cache.
-CHUNK_NUMEL = 2**19
+# Entries of the largest tensor that a chunk of lines makes: 2 MB in float64, so that several stay in the cache.
+CHUNK_NUMEL = 2**18
 FEW = 64  # entries; for more the central difference's error is bounded along directions, at 64 evaluations in all
 
 
