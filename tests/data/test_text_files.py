@@ -3,9 +3,15 @@
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chainrule.data.text import read_text, standard_library
 from chainrule.errors import DataError
+
+
+def utf_16(text):
+    return text.encode("utf-16")
 
 
 def test_the_standard_library_is_read_without_its_tests_and_installed_packages():
@@ -76,3 +82,34 @@ def test_a_file_without_permission_is_refused(tmp_path):
     (tmp_path / "a.txt").chmod(0)
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         read_text([tmp_path])
+
+
+@given(st.one_of(st.binary(max_size=80), st.text(max_size=40).map(str.encode), st.text(max_size=40).map(utf_16)))
+def test_any_file_is_its_text_or_is_refused_by_name(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "any.txt"
+    path.write_bytes(content)
+    try:
+        text, refused = read_text([path]).documents[0].text, ""
+    except DataError as error:
+        text, refused = "", str(error)
+
+    assert str(path) in refused or content.decode("utf-8-sig").replace("\r\n", "\n") == text
+
+
+def test_a_file_is_read_when_its_text_is_asked_for_and_not_kept(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    document = read_text([tmp_path]).documents[0]
+    (tmp_path / "a.txt").write_text("two")
+
+    assert "two" == document.text
+
+
+def test_a_file_that_is_no_text_any_more_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    document = read_text([tmp_path]).documents[0]
+    (tmp_path / "a.txt").write_bytes(b"\0")
+    with pytest.raises(DataError, match=r"a.txt is a binary file .*: it was text when it was first read"):
+        document.text  # noqa: B018
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(DataError, match=r"a.txt cannot be read: No such file"):
+        document.text  # noqa: B018
