@@ -75,9 +75,9 @@ class Preprocessing:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """How each column of a file is to be read."""
+        """How the columns of another file are to be read; that of classes is left to be found out, as in training."""
         kinds: dict[str, Kind] = {feature.name: feature.kind for feature in self.features}
-        return kinds | {self.target.name: "number" if self.target.goal == "regression" else "category"}
+        return kinds | ({self.target.name: "number"} if self.target.goal == "regression" else {})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

@@ -14,6 +14,7 @@ from torch import nn
 from chainrule.data.tables.answers import constant_output
 from chainrule.data.tables.column import Floats, counted, quoted
 from chainrule.data.tables.preprocess import Preprocessing
+from chainrule.data.tables.target import Target
 from chainrule.models.activations import ACTIVATIONS
 from chainrule.models.initialisation import INITIALISERS
 from chainrule.models.mlp import MLP, NORMS
@@ -132,23 +133,24 @@ def constant_loss(name: str, function: Function, constant_O: Floats, rows: Rows)
 def describe(data: TableData, loss: str, listener: Listener) -> None:
     """Say what was read, every choice with its reason."""
     facts, preprocessing = data.facts, data.preprocessing
-    target = preprocessing.target
     without = f", {facts.rows_without_target:,} of them without a target" if facts.rows_without_target else ""
     listener.say("data", f"{facts.source}: {counted(facts.rows, 'row')}{without}")
     for remark in facts.remarks:
         listener.say("", remark)
     for name, reason in facts.left_out:
         listener.say("left out", f"{name!r}: {reason}")
-    inputs, columns = preprocessing.width, len(preprocessing.features)
-    listener.say("inputs", f"{inputs:,} of {counted(columns, 'column')}: {quoted(preprocessing.inputs)}")
-    classes = (
-        f": {quoted(target.classes)}, positive is {target.classes[1]!r}"
-        if target.goal == "binary"
-        else (f": {quoted(target.classes, 10)}" if target.classes else "")
-    )
-    listener.say("target", f"{target.name!r}, {target.goal} ({facts.goal}){classes}; loss {loss}")
+    columns = counted(len(preprocessing.features), "column")
+    listener.say("inputs", f"{preprocessing.width:,} of {columns}: {quoted(preprocessing.inputs)}")
+    listener.say("target", f"{in_words(preprocessing.target, facts.goal)}; loss {loss}")
     counts = ", ".join(f"{len(side):,} {name}" for name, side in data.sides.items())
     listener.say("rows", f"{counts}; {facts.rule}")
+
+
+def in_words(target: Target, reason: str) -> str:
+    """'grade', binary (2 different words): 'bad', 'good', positive is 'good'."""
+    positive = f", positive is {target.classes[1]!r}" if target.goal == "binary" else ""
+    classes = f": {quoted(target.classes, 10)}{positive}" if target.classes else ""
+    return f"{target.name!r}, {target.goal} ({reason}){classes}"
 
 
 TABLE = Kind("table", prepare, save, load, make)

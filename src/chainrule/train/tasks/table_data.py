@@ -5,7 +5,7 @@ N rows of one side, F inputs
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +23,7 @@ from chainrule.data.tables.column import Column, Floats, Kind, Table, quoted
 from chainrule.data.tables.fit import fit
 from chainrule.data.tables.preprocess import Preprocessing
 from chainrule.data.tables.read import read_table
-from chainrule.data.tables.sides import divide
+from chainrule.data.tables.sides import Sides, divide
 from chainrule.data.tables.target import Target, find_goal, make_target, values_of
 from chainrule.data.tables.useful import useful, why_useless
 from chainrule.errors import CheckpointError, DataError
@@ -103,50 +103,55 @@ def prepare(config: TrainConfig, listener: Listener) -> TableData:
     goal, reason = find_goal(column) if settings.goal == "auto" else (settings.goal, "as set")
     target = make_target(column, goal, counts=learns_counts(settings.loss))
     y_R = values_of(column, target)
-    rows = divide(
-        told_apart_by(whole, settings.target),
-        y_R,
-        classes=len(target.classes),
-        by=settings.split,
-        seed=config.seed,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-    )
+    rows = divided(whole, target, y_R, config)
     preprocessing, constant = fit(
         table, target, y_R, rows.training, max_categories=settings.max_categories, min_rows=settings.min_rows
     )
     x_RF, unseen = inputs_of(table, preprocessing)
-    facts = TableFacts(
-        source=table.source,
-        rows=table.rows,
-        rows_without_target=int(np.isnan(y_R).sum()),
-        rule=rows.rule,
-        goal=reason,
-        left_out=(*table.dropped, *constant),
-        remarks=(*table.remarks, *unseen),
-    )
     sides = {name: Side(x_RF[chosen], y_R[chosen]) for name in SIDES if len(chosen := getattr(rows, name))}
-    return TableData(preprocessing, sides, facts)
+    without = int(np.isnan(y_R).sum())
+    left_out, remarks = (*table.dropped, *constant), (*table.remarks, *unseen)
+    return TableData(
+        preprocessing, sides, TableFacts(table.source, table.rows, without, rows.rule, reason, left_out, remarks)
+    )
 
 
 def read(settings: TableConfig) -> Table:
-    """The file, as the settings say."""
+    """The file of a new run, as the settings say. Raises DataError for a column that is named and not there."""
     kinds: dict[str, Kind] = dict.fromkeys(settings.categories, "category")
     if settings.goal == "regression":
         kinds[settings.target] = "number"
-    table = read_table(
-        Path(settings.file).expanduser(),
+    table = read_as(Path(settings.file).expanduser(), settings, kinds)
+    names = [*table.names, *(name for name, _ in table.dropped)]
+    for setting in ("drop", "keep", "categories"):
+        require_known(getattr(settings, setting), names, f"table.{setting}", table.source)
+    require_known([settings.target], names, "table.target", table.source)
+    return table
+
+
+def read_as(file: Path, settings: TableConfig, kinds: Mapping[str, Kind]) -> Table:
+    """Any file, written as the settings say; the kinds of some columns are known."""
+    return read_table(
+        file,
         encoding=settings.encoding,
         delimiter=settings.delimiter,
         header={"auto": None, "yes": True, "no": False}[settings.header],
         kinds=kinds,
         verbatim=settings.target,
     )
-    names = [*table.names, *(name for name, _ in table.dropped)]
-    for setting in ("drop", "keep", "categories"):
-        require_known(getattr(settings, setting), names, f"table.{setting}", table.source)
-    require_known([settings.target], names, "table.target", table.source)
-    return table
+
+
+def divided(table: Table, target: Target, y_R: Floats, config: TrainConfig) -> Sides:
+    """The sides of the rows, as the settings say."""
+    return divide(
+        told_apart_by(table, target.name),
+        y_R,
+        classes=len(target.classes),
+        by=config.table.split,
+        seed=config.seed,
+        validation_fraction=config.table.validation_fraction,
+        test_fraction=config.table.test_fraction,
+    )
 
 
 def told_apart_by(table: Table, target: str) -> list[Column]:

@@ -16,16 +16,15 @@ from torch import nn
 
 from chainrule.data.tables.answers import scores_of
 from chainrule.data.tables.apply import inputs_of
-from chainrule.data.tables.column import Floats, Kind, Table
+from chainrule.data.tables.column import Floats, Table
 from chainrule.data.tables.preprocess import Preprocessing
-from chainrule.data.tables.read import read_table
 from chainrule.data.tables.target import Target, values_of
 from chainrule.errors import CheckpointError, ConfigError
 from chainrule.train.checkpoint import State, best_checkpoint, load_weights, newest_checkpoint, read_state
 from chainrule.train.config import TrainConfig
 from chainrule.train.run_folder import open_run
 from chainrule.train.tasks.table import build_model, dtype_of
-from chainrule.train.tasks.table_data import Rows, Side, load_preprocessing
+from chainrule.train.tasks.table_data import Rows, Side, load_preprocessing, read_as
 from chainrule.train.tasks.table_scores import predict
 
 
@@ -78,7 +77,7 @@ def predict_file(run: Path, file: Path) -> Predictions:
     preprocessing = load_preprocessing(folder)
     model = build_model(opened.config, preprocessing)
     load_weights(checkpoint, model)
-    table = read_like(file, preprocessing, opened.config)
+    table = read_as(file, opened.config.table, preprocessing.kinds)
     return _predictions(model, table, preprocessing, checkpoint, opened.config)
 
 
@@ -89,22 +88,6 @@ def chosen_checkpoint(folder: Path, config: TrainConfig) -> Path | None:
         return None
     state = State(**read_state(newest)["state"])
     return best_checkpoint(folder, state) if 0 < config.loop.patience <= state.stale else newest
-
-
-def read_like(file: Path, preprocessing: Preprocessing, config: TrainConfig) -> Table:
-    """The file, its columns read as the kinds that they had in training; written as that file was, unless Parquet."""
-    kinds: dict[str, Kind] = {feature.name: feature.kind for feature in preprocessing.features}
-    if preprocessing.target.goal == "regression":
-        kinds[preprocessing.target.name] = "number"
-    settings = config.table
-    return read_table(
-        file,
-        encoding=settings.encoding,
-        delimiter=settings.delimiter,
-        header={"auto": None, "yes": True, "no": False}[settings.header],
-        kinds=kinds,
-        verbatim=settings.target,
-    )
 
 
 def _predictions(
