@@ -13,6 +13,7 @@ from chainrule.train.checkpoint import newest_checkpoint
 from chainrule.train.events import read_steps
 from chainrule.train.huggingface.folder import export
 from chainrule.train.language_model import load_language_model
+from chainrule.train.plan import plan_run
 from chainrule.train.run import run_training
 from chainrule.train.run_folder import new_run, open_run
 from small_runs import tiny_config
@@ -128,8 +129,10 @@ def test_a_pretrained_model_goes_on_training_and_its_run_can_be_resumed(tmp_path
     onward = replace(config_with(tmp_path), name="onward", model=model)
     run = new_run(onward)
     run_training(run)
+    planned = plan_run(onward)
     run_training(open_run(tmp_path / "runs" / "onward"))
 
+    assert sum(parameter.numel() for parameter in before.model.parameters()) == planned.parameters
     assert (2, 8, 0.1) == (run.config.model.layers, run.config.model.context, run.config.model.dropout)
     assert losses(tmp_path, "onward")[0] < losses(tmp_path)[0] - 0.3
     after = load_file(newest_checkpoint(tmp_path / "runs" / "onward") / "model.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from chainrule.train.optimizers import count, gradients
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Silent
 from chainrule.train.tasks import KINDS
+from chainrule.train.tasks.text_model import settled
 
 TIMED = 3
 
@@ -82,6 +83,7 @@ def plan_run(config: TrainConfig, *, engine: Engine = autograd, listener: Listen
     Raises DataError and ConfigError as the run would.
     """
     listener, kind = listener or Silent(), KINDS[config.task]
+    config = replace(config, model=settled(config.model))
     with preserved_randomness():
         data = kind.prepare(config, listener)
         seed_everything(config.seed)

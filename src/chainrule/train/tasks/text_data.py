@@ -123,8 +123,8 @@ def describe(data: Text, listener: Listener) -> None:
         listener.say("left out", facts.left_out)
     listener.say(
         "tokens",
-        f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of "
-        f"{data.vocabulary:,} kinds, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
+        f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of a vocabulary of "
+        f"{data.vocabulary:,}, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
     )
 
 
