@@ -114,7 +114,7 @@ class Transformer(nn.Module):
             if self.recompute and self.training and cache is None:
                 x_BTD = checkpoint(block, x_BTD, sight, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, sight, cache.layer(number) if cache else None)
+                x_BTD = block(x_BTD, sight, cache.layer(number) if cache is not None else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV
 
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
 
     def _sight(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> tuple[Sight, Tensor]:
         """What each token sees, and its position: (T) or (B, T)."""
-        T, seen, device = tokens_BT.shape[1], cache.length if cache else 0, tokens_BT.device
+        T, seen, device = tokens_BT.shape[1], cache.length if cache is not None else 0, tokens_BT.device
         fused = cache is None and fused_is_faster(device, self._dtype(device), T, self._dropped())
         if documents_BT is not None:
             blocked_BTT = future_or_foreign(documents_BT)
