@@ -29,7 +29,7 @@ def without_measurements(text):
 
 
 def test_there_are_transcripts():
-    assert {"check", "run", "numerical"} == {command.split()[0] for command, _ in TRANSCRIPTS}
+    assert {"check", "run", "numerical", "explain"} == {command.split()[0] for command, _ in TRANSCRIPTS}
 
 
 @pytest.mark.parametrize(("command", "shown"), TRANSCRIPTS, ids=[command.split()[1] for command, _ in TRANSCRIPTS])
