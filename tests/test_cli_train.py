@@ -116,6 +116,7 @@ OPTIONS = [
     "--table.validation-fraction",
     "--task",
     "--text",
+    "--words.batch-size",
     "--words.checkpoint-words",
     "--words.dimensions",
     "--words.dynamic-window",

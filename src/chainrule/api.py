@@ -38,6 +38,7 @@ from chainrule.train.results import Results
 from chainrule.train.run import OwnCall, run_training
 from chainrule.train.run_folder import Run, new_run
 from chainrule.train.tasks.table_predict import Predictions, predict_file
+from chainrule.train.tasks.words import write_vectors
 from chainrule.train.words.run import run_words
 
 PREFLIGHT_TOKENS = 512  # enough for every formula and parameter to take part; proving costs some hundred forward passes
@@ -129,7 +130,7 @@ def numerical_gradient(
 
 
 def train(config: TrainConfig | Run | None = None, *, listener: Listener | None = None) -> Results:
-    """Train a language model on text: preflight, training, a sample, a report in `runs/NAME/`.
+    """Train what `config.task` names: preflight, training, a report in `runs/NAME/`.
 
     config    what to train, or a run to go on with (`chainrule.train.run_folder.open_run`); the default run if None
     listener  who shows the progress; nobody if None
@@ -141,7 +142,10 @@ def train(config: TrainConfig | Run | None = None, *, listener: Listener | None 
         engines: dict[str, Engine] = {"autograd": autograd, "chain_rule": chain_rule_engine()}
         return run_words(run, engines=engines, listener=listener)
     engine = gradient_engine(run.config.gradient)
-    return run_training(run, engine=engine, preflight=preflight, listener=listener)
+    results = run_training(run, engine=engine, preflight=preflight, listener=listener)
+    if run.config.task == "words" and results.outcome == "finished":
+        write_vectors(Path(results.folder), run.config)
+    return results
 
 
 def plan(config: TrainConfig | None = None, *, listener: Listener | None = None) -> Plan:

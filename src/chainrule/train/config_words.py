@@ -54,9 +54,11 @@ class WordsConfig:
     """Files to measure the vectors on: judged pairs (WordSim-353, SimLex-999) or analogies."""
     kernel: bool = True
     """The fast kernel, proved against the chain rule; off = the plain torch module in the common loop, any engine."""
+    batch_size: int = 512
+    """Predictions in one update (only without the kernel)."""
 
     def __post_init__(self) -> None:
-        for name in ("dimensions", "window", "negatives", "min_count", "epochs"):
+        for name in ("dimensions", "window", "negatives", "min_count", "epochs", "batch_size"):
             require(getattr(self, name) >= 1, f"words.{name} is {getattr(self, name)}; it must be 1 or more")
         for name in (
             "shared_negatives",

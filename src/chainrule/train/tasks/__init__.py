@@ -8,5 +8,8 @@ from types import MappingProxyType
 from chainrule.train.task import Kind
 from chainrule.train.tasks.table import TABLE
 from chainrule.train.tasks.text import TEXT
+from chainrule.train.tasks.words import WORDS
 
-KINDS: Mapping[str, Kind] = MappingProxyType({"text": TEXT, "table": TABLE})  # TrainConfig.task -> how it is made
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {"text": TEXT, "table": TABLE, "words": WORDS}
+)  # TrainConfig.task -> how it is made

@@ -40,12 +40,13 @@ class WordFacts:
 
 @dataclass(frozen=True)
 class Words:
-    """Text and vocabulary of a run."""
+    """Vocabulary of a run, and its text: as files before it is numbered, as a corpus afterwards."""
 
-    texts: tuple[Path, ...]
-    rule: Rule
     vocabulary: Vocabulary
     facts: WordFacts
+    rule: Rule
+    texts: tuple[Path, ...] = ()
+    corpus: WordCorpus | None = None
 
 
 def prepare(config: TrainConfig, listener: Listener) -> Words:
@@ -56,7 +57,7 @@ def prepare(config: TrainConfig, listener: Listener) -> Words:
         vocabulary = make_vocabulary(count_words(texts, rule), config.words.min_count, config.words.max_words)
     size = sum(path.stat().st_size for path in texts)
     facts = WordFacts(", ".join(config.text) or LIBRARY, len(texts), size, left_out)
-    return Words(tuple(texts), rule, vocabulary, facts)
+    return Words(vocabulary, facts, rule, tuple(texts))
 
 
 def rule_of(config: TrainConfig) -> Rule:
@@ -87,7 +88,7 @@ def save(folder: Path, words: Words) -> None:
     )
 
 
-def load(folder: Path) -> tuple[Vocabulary, WordCorpus, WordFacts] | None:
+def load(folder: Path, config: TrainConfig) -> Words | None:
     """What `save` wrote; None if the run was killed before that. Raises CheckpointError if it is damaged."""
     if not (folder / FOLDER).is_dir():
         return None
@@ -99,7 +100,7 @@ def load(folder: Path) -> tuple[Vocabulary, WordCorpus, WordFacts] | None:
         facts = WordFacts(**read_json(folder / FOLDER / "facts.json"))
     except (DataError, OSError, SafetensorError, TypeError, KeyError) as error:
         raise CheckpointError(f"the data of {folder} is damaged: {error}; start a new run") from None
-    return vocabulary, corpus, facts
+    return Words(vocabulary, facts, rule_of(config), corpus=corpus)
 
 
 def describe(vocabulary: Vocabulary, facts: WordFacts, listener: Listener) -> None:

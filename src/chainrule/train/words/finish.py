@@ -11,20 +11,15 @@ import numpy as np
 
 from chainrule.data.vocabulary import Vocabulary
 from chainrule.data.word_tests import evaluate, require_test
-from chainrule.data.word_vectors import WordVectors, save_binary, save_text
+from chainrule.data.word_vectors import WordVectors
 from chainrule.train.atomic import write_text
 from chainrule.train.finish import preflight_report
 from chainrule.train.records import Listener
 from chainrule.train.results import Outcome, Results
 from chainrule.train.tasks.words_data import WordFacts
 from chainrule.train.words.loop import WordsJob
+from chainrule.train.words.vectors import nearest, save_vectors
 from chainrule.train.words.weights import WordsState
-
-BINARY, TEXT = "vectors.bin", "vectors.txt"
-_SHOWN = 6
-_NEAREST = 6
-_LEAST_LETTERS = 4  # of a word that is shown without being asked for
-_FREQUENT = 50  # words that are passed over: articles, conjunctions
 
 
 def finish_words(
@@ -47,8 +42,7 @@ def finish_words(
     if outcome == "finished":
         vectors = vectors_of(job)
         with listener.phase("writing the vectors"):
-            save_binary(job.folder / BINARY, vectors)
-            save_text(job.folder / TEXT, vectors)
+            save_vectors(job.folder, vectors)
         lines += [("nearest", text) for text in nearest(vectors, job.config.words.neighbours)]
         with listener.phase("testing the vectors"):
             lines += _tests(vectors, job.config.words.tests, metrics)
@@ -98,13 +92,6 @@ def finish_words(
 def vectors_of(job: WordsJob) -> WordVectors:
     """The input vectors, with their words."""
     return WordVectors(job.vocabulary.words, np.ascontiguousarray(job.weights.matrix(job.weights.inputs)))
-
-
-def nearest(vectors: WordVectors, asked: tuple[str, ...]) -> list[str]:
-    """Lines "word: nearest words" of the words asked for, or of some frequent ones."""
-    frequent = [word for word in vectors.words[_FREQUENT:] if len(word) >= _LEAST_LETTERS and word.isalpha()]
-    words = asked or tuple(frequent[:_SHOWN])
-    return [f"{word}: {', '.join(near for near, _ in vectors.similar(word, _NEAREST))}" for word in words]
 
 
 def _tests(vectors: WordVectors, files: tuple[str, ...], metrics: dict[str, float]) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
     board = choose(run.config.loop.tensorboard)
     config, reasons = resolved(run.config.words)
     run = replace(run, config=replace(run.config, words=config), remarks={**run.remarks, **reasons})
-    words = None if run.folder and load(run.folder) else prepare(run.config, listener)
+    words = None if run.folder and load(run.folder, run.config) else prepare(run.config, listener)
     if words:
         require_usable(config.tests, config.neighbours, words.vocabulary)
         shape_of(config, len(words.vocabulary))
@@ -62,10 +62,10 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
 
 def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFacts]:
     """Make all that the loop needs, and say what is trained."""
-    data, config = load(folder), run.config.words
-    if data is None:
+    data, config = load(folder, run.config), run.config.words
+    if data is None or data.corpus is None:
         raise CheckpointError(f"{folder} has no data: it was removed while the run began; start a new run")
-    vocabulary, corpus, facts = data
+    vocabulary, corpus, facts = data.vocabulary, data.corpus, data.facts
     describe(vocabulary, facts, listener)
     shape = shape_of(config, len(vocabulary))
     with listener.phase("compiling the kernel (some seconds the first time; kept for later runs)"):
