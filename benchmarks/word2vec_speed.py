@@ -42,7 +42,7 @@ from chainrule.train.events import Events
 from chainrule.train.interrupt import Stop
 from chainrule.train.records import Silent
 from chainrule.train.words.choose import resolved, shape_of
-from chainrule.train.words.kernel import make_kernel
+from chainrule.train.words.kernel import compiled
 from chainrule.train.words.loop import WordsJob, train_words
 from chainrule.train.words.shape import make_tables
 from chainrule.train.words.weights import WordsState, initial_weights
@@ -88,14 +88,14 @@ class Ours:
         config, _ = resolved(WordsConfig(model=model, epochs=epochs, threads=self.threads))
         shape = shape_of(config, len(self.vocabulary))
         tables = make_tables(shape, self.vocabulary, config.sample)
-        weights, kernel = initial_weights(shape, len(self.vocabulary), seed), make_kernel(shape)
+        weights = initial_weights(shape, len(self.vocabulary), seed)
+        kernel = compiled(shape, tables, len(self.vocabulary))
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             job = WordsJob(
                 TrainConfig(task="words", seed=seed, words=config),
                 self.vocabulary, self.corpus, tables, kernel, weights, Path(folder), {},
             )  # fmt: skip
-            warm_up(job)
             state = WordsState()
             events = Events(Path(folder))
             train_words(job, state, events, Timed(clock), Stop())
@@ -103,16 +103,6 @@ class Ours:
         last = state.epochs[-1]
         vectors = WordVectors(self.vocabulary.words, np.ascontiguousarray(weights.matrix(weights.inputs)))
         return vectors, clock, last.loss / last.pairs, sum(epoch.kept for epoch in state.epochs)
-
-
-def warm_up(job):
-    """Compile before the clock starts: a job without words."""
-    from chainrule.train.words.shape import make_scratch
-
-    scratch = make_scratch(job.weights.shape, job.tables, len(job.vocabulary), 1)
-    job.kernel(
-        job.weights.inputs, job.weights.outputs, job.corpus.tokens[:0], job.tables, 0, 0, 0, np.float32(0), scratch
-    )
 
 
 class Theirs:

@@ -55,7 +55,7 @@ LEVELS = {
     "cli_losses": 8,
     "cli_run": 8,
     "cli_train": 8,
-    "cli_words": 7,
+    "cli_vectors": 7,
     "cli": 9,
     "__main__": 10,
     "__init__": 10,  # the public names: nobody inside imports them
@@ -81,7 +81,7 @@ TORCHLESS = {
     "cli_predict",
     "cli_run",
     "cli_runs",
-    "cli_words",
+    "cli_vectors",
     "pytest_plugin",
 }
 

@@ -151,6 +151,11 @@ def train(config: TrainConfig | Run | None = None, *, listener: Listener | None 
 def plan(config: TrainConfig | None = None, *, listener: Listener | None = None) -> Plan:
     """What a run would take, without training: parameters, memory, time; see `train.plan.plan_run`. Nothing is written."""
     config = config or TrainConfig()
+    if config.task == "words" and config.words.kernel:
+        raise ConfigError(
+            "plan measures updates of the common loop; the kernel of task words makes none, and trains some hundred "
+            "thousand words a second on each core. --words.no-kernel plans the plain module"
+        )
     return plan_run(config, engine=gradient_engine(config.gradient), listener=listener)
 
 

@@ -26,7 +26,7 @@ from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
 from chainrule.cli_runs import compare, runs
 from chainrule.cli_train import plan, settings_of_file, train
-from chainrule.cli_words import words
+from chainrule.cli_vectors import vectors
 from chainrule.errors import ChainruleError
 
 MISUSE = 2
@@ -42,7 +42,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     runs,
     compare,
     numerical,
-    words,
+    vectors,
     explain,
     losses,
     why,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainrule.data.words import END, Rule, blocks, count_words, sentences_in, words_of
+from chainrule.data.words import END, Rule, blocks, count_words, sentence_of, sentences_in, words_of
 from chainrule.errors import DataError
 
 TEXT = st.text(alphabet="ab'é \n\t-.", max_size=200)
@@ -38,6 +38,22 @@ def test_what_is_read_does_not_depend_on_the_size_of_the_blocks(tmp_path_factory
     whole = [word for block in sentences_in([path], rule) for word in block]
 
     assert whole == [word for block in sentences_in([path], rule, size) for word in block]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "reason"),
+    [
+        ("one\ntwo\n" * 30, "line", "auto: 0 of the first 60 lines are blank"),
+        ("one\ntwo\n\n" * 30, "paragraph", "auto: 29 of the first 89 lines are blank"),
+    ],
+)
+def test_a_text_with_blank_lines_has_paragraphs(tmp_path, text, sentence, reason):
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+
+    found, why = sentence_of([tmp_path / "text"])
+
+    assert sentence == found
+    assert why.startswith(reason)
 
 
 def test_a_block_is_not_much_larger_than_asked_for(tmp_path):

@@ -16,6 +16,8 @@ from chainrule.errors import DataError
 
 BLOCK_BYTES = 4_000_000
 LONGEST_WORD = 16_000_000  # bytes without white space; beyond it a file is no text
+PARAGRAPH_LINES = 20
+_PROBED, _PROBE_BYTES = 20, 100_000  # files and bytes of each that are looked at
 END = "\0"  # of a sentence
 _SPACE = b" \n\t\r\f\v"
 _WORD = re.compile(rf"\w+(?:['’]\w+)*|{END}")
@@ -38,6 +40,18 @@ class Rule:
     split: Split = "letters"
     sentence: Sentence = "line"
     lowercase: bool = True
+
+
+def sentence_of(paths: Sequence[Path]) -> tuple[Sentence, str]:
+    """What a sentence of these texts is, and why: one line in `PARAGRAPH_LINES` or more is blank, or not."""
+    lines = blank = 0
+    for path in paths[:_PROBED]:
+        beginning = next(blocks(path, _PROBE_BYTES)).split("\n")
+        lines += len(beginning)
+        blank += sum(not line.strip() for line in beginning[:-1])
+    if blank * PARAGRAPH_LINES >= lines:
+        return "paragraph", f"auto: {blank:,} of the first {lines:,} lines are blank"
+    return "line", f"auto: {blank:,} of the first {lines:,} lines are blank, so that lines are no parts of a paragraph"
 
 
 def words_of(text: str, rule: Rule) -> list[str]:

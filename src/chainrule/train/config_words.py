@@ -42,8 +42,8 @@ class WordsConfig:
     """Threads that write the vectors without locks; 1 = bitwise reproducible; 0 = one a core."""
     split: Literal["letters", "spaces"] = "letters"
     """A word is letters and digits; or whatever stands between spaces."""
-    sentence: Literal["line", "paragraph"] = "paragraph"
-    """What no window crosses: a line, or a paragraph (blank lines between)."""
+    sentence: Literal["auto", "line", "paragraph"] = "auto"
+    """What no window crosses: a line, or a paragraph (blank lines between); auto = paragraphs if the text has blank lines."""
     lowercase: bool = True
     """All letters small."""
     checkpoint_words: int = 20_000_000

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chainrule import cli
 from chainrule.api import train
 from chainrule.data.word_vectors import load_vectors
 from chainrule.errors import ConfigError, DataError, NonFiniteError
@@ -19,6 +22,7 @@ from chainrule.train.config import LoopConfig, TrainConfig
 from chainrule.train.config_words import WordsConfig
 from chainrule.train.records import Silent
 from chainrule.train.run_folder import open_run
+from chainrule.train.settings import to_toml
 from chainrule.train.words import choose
 from small_words import topic_text
 
@@ -118,6 +122,36 @@ def test_ctrl_c_saves_and_a_resumed_run_is_the_same(tmp_path, text):
     assert interrupted.steps < interrupted.steps_wanted
     train(open_run(tmp_path / "run"))
     assert (tmp_path / "whole" / "vectors.bin").read_bytes() == (tmp_path / "run" / "vectors.bin").read_bytes()
+
+
+def test_the_choices_of_a_run_stand_in_its_settings_with_their_reasons(tmp_path, text):
+    train(config_of(tmp_path, text, sentence="auto"))
+    settings = (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
+
+    assert "steps = 8  # of 100,000 words or a little more" in settings
+    assert "shared_negatives = 24  # auto: analogies as good as" in settings
+    assert 'sentence = "line"  # auto: 0 of the first' in settings
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_vectors(tmp_path, text):
+    settings = {"epochs": 30, "dimensions": 64, "checkpoint_words": 100_000}
+    train(config_of(tmp_path, text, name="whole", **settings))
+    (tmp_path / "run.toml").write_text(to_toml(config_of(tmp_path, text, **settings)), encoding="utf-8")
+
+    script = [sys.executable, str(Path(__file__).parent / "killed.py"), str(tmp_path / "run.toml"), "20"]
+    killed = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+
+    assert "20\n" == killed
+    assert (tmp_path / "whole" / "vectors.bin").read_bytes() == (tmp_path / "run" / "vectors.bin").read_bytes()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
+
+
+def test_a_file_of_settings_reaches_the_run(tmp_path, text):
+    (tmp_path / "run.toml").write_text(to_toml(config_of(tmp_path, text, epochs=3)), encoding="utf-8")
+
+    assert 0 == cli.run(["train", str(tmp_path / "run.toml")])
+    assert "epochs = 3  # file" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 
 
 def losses(folder):

@@ -8,6 +8,7 @@ Both passes hold a few megabytes of text at a time; training maps the row of num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from chainrule.data.text import library_files, text_files
 from chainrule.data.vocabulary import Vocabulary, make_vocabulary
 from chainrule.data.word_corpus import WordCorpus, open_corpus, write_corpus
-from chainrule.data.words import Rule, count_words
+from chainrule.data.words import Rule, count_words, sentence_of
 from chainrule.errors import CheckpointError, DataError
 from chainrule.train.atomic import read_json, write_folder, write_json
 from chainrule.train.config import TrainConfig
@@ -52,7 +53,9 @@ class Words:
 def prepare(config: TrainConfig, listener: Listener) -> Words:
     """Count the words of a new run's text. Raises DataError if it cannot be used or holds too little."""
     texts, left_out = text_files(config.text) if config.text else (library_files(), 0)
-    rule = rule_of(config)
+    rule = rule_of(config, texts)
+    if config.words.sentence == "auto":
+        listener.say("sentence", f"a {rule.sentence}, {sentence_of(texts)[1]}")
     with listener.phase(f"counting the words of {plural(len(texts), 'file')}"):
         vocabulary = make_vocabulary(count_words(texts, rule), config.words.min_count, config.words.max_words)
     size = sum(path.stat().st_size for path in texts)
@@ -60,9 +63,10 @@ def prepare(config: TrainConfig, listener: Listener) -> Words:
     return Words(vocabulary, facts, rule, tuple(texts))
 
 
-def rule_of(config: TrainConfig) -> Rule:
-    """How the text becomes words."""
-    return Rule(config.words.split, config.words.sentence, config.words.lowercase)
+def rule_of(config: TrainConfig, texts: Sequence[Path] = ()) -> Rule:
+    """How the text becomes words; what a sentence is may depend on the text."""
+    sentence = config.words.sentence
+    return Rule(config.words.split, sentence_of(texts)[0] if sentence == "auto" else sentence, config.words.lowercase)
 
 
 def save(folder: Path, words: Words) -> None:

@@ -19,7 +19,7 @@ from chainrule.train.words.blocks import gather, reach, scatter, spread_means, w
 from chainrule.train.words.draw import select, stream
 from chainrule.train.words.hierarchical import hierarchical_block
 from chainrule.train.words.negative import negative_block
-from chainrule.train.words.shape import Scratch, Shape, Tables
+from chainrule.train.words.shape import Scratch, Shape, Tables, make_scratch
 from chainrule.train.words.softmax import softmax_block
 
 
@@ -50,8 +50,16 @@ def source() -> int:
     return zlib.crc32(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
 
 
+def compiled(shape: Shape, tables: Tables, words: int) -> Kernel:
+    """The kernel of a shape, in machine code when this returns: it has had a job without words."""
+    kernel, scratch = make_kernel(shape), make_scratch(shape, tables, words, 1)
+    row = np.zeros(shape.width, np.float32)
+    kernel(row, row.copy(), np.zeros(0, np.int32), tables, 0, 0, 0, np.float32(0), scratch)
+    return kernel
+
+
 def make_kernel(shape: Shape) -> Kernel:
-    """Compile, or take from numba's cache, the kernel of a shape."""
+    """The kernel of a shape; numba compiles it, or takes it from its cache, when it is called first."""
     version, width = source(), shape.width
     window, negatives, shared = shape.window, shape.negatives, shape.shared
     block_size, group, dynamic = shape.block, shape.group, shape.dynamic

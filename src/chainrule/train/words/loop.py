@@ -30,6 +30,11 @@ from chainrule.train.words.weights import Epoch, Weights, WordsState, save_words
 JOBS = 10  # of a step: what one record tells
 
 
+def steps_of(corpus: WordCorpus, epochs: int) -> int:
+    """Steps of a run: what `TrainConfig.steps` is set to."""
+    return math.ceil(len(corpus) * epochs / JOBS)
+
+
 @dataclass(frozen=True)
 class WordsJob:
     """What the loop works with; only the state and the weights change."""
@@ -51,7 +56,7 @@ class WordsJob:
     @property
     def steps(self) -> int:
         """Of all epochs; the last one may be shorter."""
-        return math.ceil(self.jobs / JOBS)
+        return steps_of(self.corpus, self.config.words.epochs)
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,7 @@ class Done:
 
 
 def learning_rates(job: WordsJob) -> NDArray[np.float64]:
-    """The rate of each job of the first epoch and how much a later epoch's is less: rate - epoch * fall, at most final.
-
-    Returned as one row for each epoch.
-    """
+    """The rate of each job: a row for each epoch."""
     words = job.corpus.words
     before = np.concatenate([[0], np.cumsum(words)[:-1]])
     epochs = np.arange(job.config.words.epochs)[:, None]

@@ -9,6 +9,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from chainrule.data.word_corpus import JOB_WORDS
+from chainrule.data.words import sentence_of
 from chainrule.errors import CheckpointError
 from chainrule.train.atomic import write_json, write_text
 from chainrule.train.checkpoint import discard_after
@@ -20,13 +22,13 @@ from chainrule.train.records import Listener, Silent, plural
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run import how_to_go_on
 from chainrule.train.run_folder import Run, as_tables, make_folder, sole_trainer, write_config
-from chainrule.train.tasks.words_data import WordFacts, describe, load, prepare, save
+from chainrule.train.tasks.words_data import WordFacts, Words, describe, load, prepare, save
 from chainrule.train.tensorboard import choose
 from chainrule.train.words.baseline import frequency_loss
 from chainrule.train.words.choose import resolved, shape_of
 from chainrule.train.words.finish import finish_words, require_usable
-from chainrule.train.words.kernel import make_kernel
-from chainrule.train.words.loop import WordsJob, train_words
+from chainrule.train.words.kernel import compiled
+from chainrule.train.words.loop import JOBS, WordsJob, steps_of, train_words
 from chainrule.train.words.preflight import KernelReport, prove_kernel
 from chainrule.train.words.shape import make_tables
 from chainrule.train.words.weights import WordsState, initial_weights, load_words
@@ -44,6 +46,7 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
     run = replace(run, config=replace(run.config, words=config), remarks={**run.remarks, **reasons})
     words = None if run.folder and load(run.folder, run.config) else prepare(run.config, listener)
     if words:
+        run = _with_sentence(run, words)
         require_usable(config.tests, config.neighbours, words.vocabulary)
         shape_of(config, len(words.vocabulary))
     folder = run.folder or make_folder(run, "words")
@@ -52,12 +55,20 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
             if words:
                 with listener.phase("numbering the words"):
                     save(folder, words)
-                write_config(folder, run.config, run.remarks)
             job, facts = _job(run, folder, listener)
             with open_journal(folder, board, listener) as journal:
                 return _train(job, run.checkpoint, journal, facts, engines, listener, start)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
+
+
+def _with_sentence(run: Run, words: Words) -> Run:
+    """The run with what a sentence is of this text."""
+    if run.config.words.sentence != "auto":
+        return run
+    sentence, reason = sentence_of(words.texts)
+    config = replace(run.config, words=replace(run.config.words, sentence=sentence))
+    return replace(run, config=config, remarks={**run.remarks, "words.sentence": reason})
 
 
 def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFacts]:
@@ -69,7 +80,11 @@ def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFact
     describe(vocabulary, facts, listener)
     shape = shape_of(config, len(vocabulary))
     with listener.phase("compiling the kernel (some seconds the first time; kept for later runs)"):
-        kernel = make_kernel(shape)
+        tables = make_tables(shape, vocabulary, config.sample)
+        kernel = compiled(shape, tables, len(vocabulary))
+    run = replace(run, config=replace(run.config, steps=steps_of(corpus, config.epochs)))
+    if run.checkpoint is None:
+        write_config(folder, run.config, {**run.remarks, "steps": f"of {JOBS * JOB_WORDS:,} words or a little more"})
     weights = initial_weights(shape, len(vocabulary), run.config.seed)
     origin = {
         "config": as_tables(run.config),
@@ -77,9 +92,7 @@ def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFact
         "versions": {name: version(name) for name in ("chainrule", "numpy", "numba")}
         | {"python": platform.python_version()},
     }
-    job = WordsJob(
-        run.config, vocabulary, corpus, make_tables(shape, vocabulary, config.sample), kernel, weights, folder, origin
-    )
+    job = WordsJob(run.config, vocabulary, corpus, tables, kernel, weights, folder, origin)
     _announce(job, listener)
     return job, facts
 

@@ -1,4 +1,4 @@
-"""The command `words`: asks word vectors for the nearest words, for analogies, and measures them on test files."""
+"""The command `vectors`: asks word vectors for the nearest words, for analogies, and measures them on test files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from chainrule.errors import DataError
 BINARY = "vectors.bin"  # of a run
 
 
-def words(
-    vectors: Path,
+def vectors(
+    source: Path,
     question: Literal["similar", "analogy", "evaluate"],
     about: Annotated[list[str], Parameter(negative="")],
     /,
@@ -24,7 +24,7 @@ def words(
 
     Parameters
     ----------
-    vectors
+    source
         A run of task words, or a file in word2vec's text or binary format.
     question
         Nearest words by cosine; the words nearest to B - A + C; or the score on files of judged pairs (WordSim-353,
@@ -39,7 +39,7 @@ def words(
 
     if question == "analogy" and len(about) != 3:
         raise DataError(f"analogy takes three words, got {len(about)}: A B C, for instance man king woman")
-    loaded = load_vectors(vectors_file(vectors))
+    loaded = load_vectors(vectors_file(source))
     if question == "evaluate":
         for file in about:
             print(f"{Path(file).name}: {evaluate(loaded, Path(file))}")
