@@ -24,6 +24,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 RESULTS = HERE / "results" / "faults.json"
+TRAINCHECK = HERE / "results" / "traincheck.json"
 TABLE = HERE.parent / "docs" / "faults.md"
 sys.path.insert(0, str(TESTS))
 
@@ -152,7 +153,34 @@ def table(stored: dict[str, Any]) -> str:
         marks = ["yes" if case[key] else "**no**" for key in ("caught", "located")]
         cells = [case["id"], case["source"], case["fault"], case["when"], case["check"], *marks]
         lines.append("| " + " | ".join([*cells, ", ".join(case["also"]), ", ".join(case["twin"])]) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *beside({case["id"]: case for case in results})]) + "\n"
+
+
+def beside(ours: dict[str, dict[str, Any]]) -> list[str]:
+    """TrainCheck's score on the cases that `traincheck_baseline` has run."""
+    if not TRAINCHECK.exists():
+        return []
+    stored = json.loads(TRAINCHECK.read_text(encoding="utf-8"))
+    lines = [
+        "",
+        "## Beside it: TrainCheck",
+        "",
+        f"`{stored['command']}` ({stored['traincheck']}, torch {stored['torch']}). TrainCheck learns invariants from healthy",
+        "runs; it was given two of each repaired twin, and a third to see what it says of a healthy one. It can be tried on any",
+        "case that trains, which all of these do; it takes minutes for each, so that a few were run. Caught: it violates an",
+        "invariant that the healthy run does not.",
+        "",
+        "| case | fault | invariants learned | violated | by the healthy run | TrainCheck | chainrule |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in stored["cases"]:
+        own = ours[case["id"]]
+        said = "yes" if case["caught"] else case.get("error", "**no**").replace("\n", " ")
+        counts = [str(case.get(key, "")) for key in ("invariants", "violated", "violated_by_the_healthy_run")]
+        row = [case["id"], own["fault"], *counts, said, "yes" if own["caught"] else "**no**"]
+        lines.append("| " + " | ".join(row) + " |")
+    first = [f"{case['id']}: {', '.join(case['first'][:3])}" for case in stored["cases"] if case.get("first")]
+    return [*lines, "", "The first of what it names: " + "; ".join(first) + "."]
 
 
 def main() -> None:
@@ -168,26 +196,33 @@ def main() -> None:
         return
     chosen = tuple(options.again) or options.only
     numbers = [n for n, case in enumerate(cases()) if case.id.startswith(chosen)]
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if options.again else []
     with ProcessPoolExecutor(options.workers) as pool:
-        results = []
+        results: list[dict[str, Any]] = []
         for result in pool.map(examined, numbers):
             results.append(result)
             if not (result["caught"] and result["located"]) or result["twin"]:
                 print(json.dumps(result), flush=True)
+            if options.again:
+                store(known, results)
+    print(json.dumps(scores(results), indent=1))
+    if not options.only:
+        store(known, results)
+
+
+def store(known: list[dict[str, Any]], results: list[dict[str, Any]]) -> None:
+    """Write what is known and, in the place of what was known of the same cases, what was found now."""
     import torch
 
-    if options.again:
-        known = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"]
-        results = [case for case in known if not case["id"].startswith(chosen)] + results
+    again = {case["id"] for case in results}
+    merged = [case for case in known if case["id"] not in again] + results
     stored = {
         "command": "python benchmarks/fault_table.py",
         "torch": str(torch.__version__),
-        "scores": scores(results),
-        "cases": results,
+        "scores": scores(merged),
+        "cases": merged,
     }
-    print(json.dumps(stored["scores"], indent=1))
-    if not options.only:
-        RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
