@@ -10,14 +10,14 @@ from torch import nn
 
 from chainrule.data.bigram import bigram_loss, fit_bigram
 from chainrule.data.tokenizer import encoded, fingerprint
-from chainrule.models.transformer import next_token_loss
+from chainrule.models.transformer import Transformer, next_token_loss
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
 from chainrule.train.sample import continued
 from chainrule.train.task import Baseline, Conclusion, Kind, Task
 from chainrule.train.tasks.text_data import Text, describe, load, prepare, save
-from chainrule.train.tasks.text_model import in_words, make_model
+from chainrule.train.tasks.text_model import build_model, in_words, pretrained_model
 
 PROMPT_TOKENS = 24
 
@@ -26,7 +26,7 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
     """The task of predicting each next token of `data`."""
     describe(data, listener)
     sizes = {"full-batch": len(data.training), "stochastic": 1, "mini-batch": config.data.batch_size}
-    model = make_model(config.model, data.vocabulary, config.seed)
+    model = first_model(config, data)
     model.recompute = config.loop.recompute
     return Task(
         model=model,
@@ -47,6 +47,13 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         facts=facts(data),
         origin={"tokenizer": fingerprint(data.tokenizer)},
     )
+
+
+def first_model(config: TrainConfig, data: Text) -> Transformer:
+    """The model to begin with; one whose weights a checkpoint holds needs no folder that they once came from."""
+    if config.model.pretrained and data.begun is None:
+        return pretrained_model(config.model, data.vocabulary)
+    return build_model(config.model, data.begun or data.vocabulary, config.seed)
 
 
 def count_targets(batch: Batch) -> int:

@@ -6,10 +6,11 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from chainrule.data.split import limit, split
@@ -19,6 +20,7 @@ from chainrule.data.tokenizer import encode, end_of_text, load_tokenizer, vocabu
 from chainrule.data.windows import Windows, require_windows
 from chainrule.errors import CheckpointError, ConfigError, DataError
 from chainrule.train.atomic import Writer, read_json, verify_folder, write_folder, write_json, write_text
+from chainrule.train.checkpoint import checkpoints
 from chainrule.train.config import TrainConfig
 from chainrule.train.records import Listener, plural
 from chainrule.train.tasks.text_sources import choose_tokenizer, given_tokens, kept_elsewhere, the_same
@@ -43,12 +45,13 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Text:
-    """Tokenizer and token rows of a run."""
+    """Tokenizer and token rows of a run; `begun` is the vocabulary of the model in its checkpoints, None before the first."""
 
     tokenizer: Tokenizer
     training: Windows
     validation: Windows
     facts: DataFacts
+    begun: int | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -197,4 +200,15 @@ def load(folder: Path, config: TrainConfig) -> Text | None:
         training, validation = (the_same(folder / FOLDER / f"{side}.bin", kept[side]) for side in SIDES)
     except (CheckpointError, DataError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(f"the data of {folder} is damaged: {error}; start a new run") from None
-    return _windows(tokenizer, training, validation, config, facts)
+    return replace(_windows(tokenizer, training, validation, config, facts), begun=_vocabulary_of_checkpoints(folder))
+
+
+def _vocabulary_of_checkpoints(folder: Path) -> int | None:
+    """Tokens that a run's model knows, which may be more than its tokenizer does; None before the first checkpoint."""
+    for path in checkpoints(folder):
+        try:
+            with safe_open(path / "model.safetensors", "pt") as file:
+                return int(file.get_slice("tokens.weight").get_shape()[0])
+        except (OSError, SafetensorError):  # a damaged one is named where it is to be loaded
+            continue
+    return None

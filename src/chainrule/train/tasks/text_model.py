@@ -42,11 +42,6 @@ def settled(model: ModelConfig) -> ModelConfig:
     return replace(theirs, **(free | {"pretrained": str(folder), "context": context}))
 
 
-def make_model(model: ModelConfig, vocabulary: int, seed: int) -> Transformer:
-    """The model to begin with: pretrained, or its weights drawn from the run's seed."""
-    return pretrained_model(model, vocabulary) if model.pretrained else build_model(model, vocabulary, seed)
-
-
 def build_model(model: ModelConfig, vocabulary: int, seed: int) -> Transformer:
     """The Transformer, its weights drawn by a generator of its own."""
     model = model.resolved()
