@@ -182,7 +182,7 @@ def preflight(
     of_losses = [check_loss(one.function, one.prediction, one.target, where=one.name) for one in own]
     if not all(report.ok for report in of_losses):
         return of_losses[0]  # a whole check of a model with a broken loss would only repeat it
-    report = check(Setup(model, loss, [_few(batch) for batch in batches], optimizers[0]))
+    report = check(Setup(model, loss, [_few(batch) for batch in batches], optimizers))
     return replace(
         report,
         stages=(*(stage for one in of_losses for stage in one.stages), *report.stages),
