@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chainrule.data.vocabulary import alias_table, in_32_bits, noise_distribution
-from chainrule.train.words.textbook import _draw, _select
+from chainrule.train.words.textbook import _block_end, _draw, _select
 
 COUNTS = np.array([1000, 300, 50, 7])
 ALL = np.full(4, 2**32 - 1, np.uint32)
@@ -68,3 +68,12 @@ def test_another_seed_or_job_draws_other_words_and_the_same_ones_the_same():
     assert first == select(tokens, keep, seed=1, job=1)[0].tolist()
     assert first != select(tokens, keep, seed=2, job=1)[0].tolist()
     assert first != select(tokens, keep, seed=1, job=2)[0].tolist()
+
+
+def test_a_block_ends_before_a_word_stands_in_it_too_often():
+    kept = np.array([0, 1, 0, 2, 0, 1, 1, 1], np.int32)
+
+    assert 4 == _block_end(kept, 0, 8, 64, 2)
+    assert 7 == _block_end(kept, 4, 8, 64, 2)
+    assert 2 == _block_end(kept, 0, 8, 2, 2)
+    assert 8 == _block_end(kept, 7, 8, 64, 2)

@@ -85,6 +85,16 @@ def test_words_of_one_topic_come_to_lie_together(tmp_path, text, model, objectiv
     assert same_topic(load_vectors(tmp_path / "run" / "vectors.bin")) > 0.9
 
 
+def test_a_table_of_one_text_over_and_over_does_not_diverge(tmp_path):
+    table = tmp_path / "table.txt"
+    rows = (f"latin small letter {chr(97 + n % 26)} undefined undefined undefined undefined" for n in range(40_000))
+    table.write_text(" ".join(rows), encoding="utf-8")
+
+    results = train(config_of(tmp_path, table, dimensions=100, epochs=3))
+
+    assert results.training_loss < results.baseline_loss
+
+
 def test_two_threads_learn_as_well(tmp_path, text):
     results = train(config_of(tmp_path, text, threads=2))
 
@@ -202,7 +212,7 @@ def test_the_report_tells_what_was_measured_on_test_files(tmp_path, text):
 
     results = train(config_of(tmp_path, text, tests=(str(pairs),), neighbours=("t0w0",)))
 
-    assert results.metrics["pairs.tsv"] > 0.7
+    assert results.metrics["pairs.tsv"] > 0.5  # ranks 9, 8 above 2, 1
     assert "nearest         t0w0: t0w" in (tmp_path / "run" / "report.txt").read_text(encoding="utf-8")
 
 

@@ -15,6 +15,23 @@ from chainrule.train.words.arithmetic import add_row, clear, copy_row, inlined
 
 
 @inlined
+def block_end(kept, start, words, most, repeats):  # type: ignore[no-untyped-def]
+    """Where the block that begins at `start` ends: after `most` words, or before a word stands in it `repeats` + 1 times.
+
+    The gradients of a block are summed at the same weights. A word that stands there often, as in a table of one text over
+    and over, would take a step as long as all of its pairs' together, and overshoot: training diverges.
+    """
+    end = min(start + most, words)
+    for c in range(start + 1, end):
+        before = 0
+        for a in range(start, c):
+            before += 1 if kept[a] == kept[c] else 0
+        if before >= repeats:
+            return c
+    return end
+
+
+@inlined
 def reach(first, last, start, end):  # type: ignore[no-untyped-def]
     """(lo, hi): all windows of the centres start ... end - 1 lie in lo ... hi - 1."""
     lo, hi = first[start], last[end - 1]

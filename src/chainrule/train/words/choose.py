@@ -10,7 +10,8 @@ from chainrule.train.config_words import WordsConfig
 from chainrule.train.words.shape import Shape
 
 LARGEST_SOFTMAX = 20_000
-_BLOCK = {"negative": 64, "hierarchical": 16, "softmax": 64}
+_BLOCK = {"negative": 64, "hierarchical": 4, "softmax": 16}  # small where every word of a block moves the same rows
+_REPEATS = 2
 _CBOW_GROUP = 8
 _SHARED = {
     "skip-gram": (24, "auto: analogies as good as with own negatives for each pair, at twice the speed"),
@@ -58,6 +59,7 @@ def shape_of(config: WordsConfig, words: int) -> Shape:
         negatives=config.negatives,
         shared=config.shared_negatives if config.objective == "negative" else 0,
         block=block,
+        repeats=_REPEATS,
         group=_CBOW_GROUP if config.model == "cbow" else block + 2 * config.window,
         dynamic=config.dynamic_window,
     )

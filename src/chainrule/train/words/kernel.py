@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from chainrule.train.words.blocks import gather, reach, scatter, spread_means, window_means
+from chainrule.train.words.blocks import block_end, gather, reach, scatter, spread_means, window_means
 from chainrule.train.words.draw import select, stream
 from chainrule.train.words.hierarchical import hierarchical_block
 from chainrule.train.words.negative import negative_block
@@ -62,7 +62,7 @@ def make_kernel(shape: Shape) -> Kernel:
     """The kernel of a shape; numba compiles it, or takes it from its cache, when it is called first."""
     version, width = source(), shape.width
     window, negatives, shared = shape.window, shape.negatives, shape.shared
-    block_size, group, dynamic = shape.block, shape.group, shape.dynamic
+    block_size, repeats, group, dynamic = shape.block, shape.repeats, shape.group, shape.dynamic
     cbow, hierarchical, softmax = (
         shape.model == "cbow",
         shape.objective == "hierarchical",
@@ -76,8 +76,9 @@ def make_kernel(shape: Shape) -> Kernel:
         state = stream(seed, epoch, job)
         words, state = select(tokens, tables.keep, state, kept, first, last, window, dynamic)
         loss, pairs = 0.0, 0
-        for start in range(0, words, block_size):
-            end = min(start + block_size, words)
+        end = 0
+        while end < words:
+            start, end = end, block_end(kept, end, words, block_size, repeats)
             lo, hi = reach(first, last, start, end)
             gather(scratch.x, scratch.dx, inputs, kept, lo, hi, width)
             x, dx, r0, r1 = scratch.x, scratch.dx, lo, hi

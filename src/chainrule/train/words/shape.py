@@ -25,6 +25,7 @@ class Shape:
     negatives   for each pair of words, K
     shared      negatives that are drawn for a group of rows, S; each weighs K / S
     block       centre words whose gradients are summed before any weight is written
+    repeats     occurrences of one word in a block, at most
     group       rows that share their negatives
     dynamic     windows of 1 ... `window` words at random; otherwise always `window`
     """
@@ -36,6 +37,7 @@ class Shape:
     negatives: int
     shared: int
     block: int
+    repeats: int
     group: int
     dynamic: bool
 

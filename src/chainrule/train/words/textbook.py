@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chainrule.models.word2vec import full_softmax_loss, hierarchical_loss, negative_sampling_loss
 from chainrule.train.engine import Loss
+from chainrule.train.words.blocks import block_end
 from chainrule.train.words.draw import draw_negatives, select, stream
 from chainrule.train.words.shape import Objective, Scratch, Shape, Tables
 
@@ -37,6 +38,11 @@ def _draw(noise, alias, state, negative, count):  # type: ignore[no-untyped-def]
     return draw_negatives(noise, alias, state, negative, count)
 
 
+@njit
+def _block_end(kept, start, words, most, repeats):  # type: ignore[no-untyped-def]
+    return block_end(kept, start, words, most, repeats)
+
+
 @dataclass(frozen=True)
 class Example:
     """One term of the loss: the words of the window, the word that they predict, and its negatives."""
@@ -52,8 +58,9 @@ def examples(
     """The terms of each block of a job."""
     first, last, kept = scratch.first, scratch.last, scratch.kept
     words, state = _select(tokens, tables.keep, seed, epoch, job, kept, first, last, shape.window, shape.dynamic)
-    for start in range(0, words, shape.block):
-        end = min(start + shape.block, words)
+    end = 0
+    while end < words:
+        start, end = end, _block_end(kept, end, words, shape.block, shape.repeats)
         lo, hi = int(first[start:end].min()), int(last[start:end].max())
         begin, stop = (start, end) if shape.model == "cbow" else (lo, hi)
         negatives = np.zeros(0, np.int64)
