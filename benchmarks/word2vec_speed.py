@@ -79,13 +79,21 @@ class Timed(Silent):
 
 
 class Ours:
-    def __init__(self, text, threads):
+    def __init__(self, text, threads, shared):
+        self.shared = shared
         self.vocabulary = make_vocabulary(count_words([text], RULE), 5)
         self.corpus = in_memory([text], RULE, self.vocabulary)
         self.threads = threads
 
     def train(self, model, epochs, seed):
-        config, _ = resolved(WordsConfig(model=model, epochs=epochs, threads=self.threads))
+        config, _ = resolved(
+            WordsConfig(
+                model=model,
+                epochs=epochs,
+                threads=self.threads,
+                shared_negatives=self.shared if model == "skip-gram" else 0,
+            )
+        )
         shape = shape_of(config, len(self.vocabulary))
         tables = make_tables(shape, self.vocabulary, config.sample)
         weights = initial_weights(shape, len(self.vocabulary), seed)
@@ -171,13 +179,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--shared", type=int, default=0, help="negatives that skip-gram's rows share; 0 = the default")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "word2vec_speed.json")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
 
     contestants = {
         "gensim": Theirs(options.text, options.threads),
-        "chainrule": Ours(options.text, options.threads),
+        "chainrule": Ours(options.text, options.threads, options.shared),
     }
     words = contestants["chainrule"].vocabulary.raw_words
     result = {
