@@ -11,7 +11,7 @@ from chainrule.train.words.shape import Shape
 
 LARGEST_SOFTMAX = 20_000
 _BLOCK = {"negative": 64, "hierarchical": 4, "softmax": 16}  # small where every word of a block moves the same rows
-_REPEATS = 2
+_REPEATS = 3
 _CBOW_GROUP = 8
 _SHARED = {
     "skip-gram": (
