@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from chainrule.models.word2vec import Word2Vec
-from chainrule.train.engine import Engine
+from chainrule.train.engine import Batch, Engine
 from chainrule.train.words.kernel import Kernel
 from chainrule.train.words.shape import Scratch, Shape, Tables
-from chainrule.train.words.textbook import LOSSES, Batch, batch_of, examples
+from chainrule.train.words.textbook import LOSSES, batch_of, examples
 
 SCALE = 0.3  # of the random weights: scores of about 1, where the logistic function is bent
 RATE = 0.1
@@ -83,14 +83,15 @@ def prove(
     inputs, outputs = (matrix.copy().ravel() for matrix in start)
     loss, pairs, _ = kernel(inputs, outputs, tokens, tables, seed, 0, 0, np.float32(RATE), scratch)
 
-    exact = [matrix.astype(np.float64) for matrix in start]
+    model = _model(start, shape)
     exact_loss, blocks = 0.0, 0
     for terms in examples(shape, tables, tokens, seed, 0, 0, scratch):
         if terms:
-            exact_loss += _step(exact, batch_of(shape, tables, terms, words), shape, engine)
+            exact_loss += _step(model, batch_of(shape, tables, terms), shape, engine)
         blocks += 1
+    exact = [embedding.weight.detach().numpy() for embedding in (model.input, model.output)]
     errors = [
-        _compare(before, after.reshape(before.shape), wanted, shape.dimensions)
+        _compare(before, after.reshape(before.shape), wanted)
         for before, after, wanted in zip(start, (inputs, outputs), exact, strict=True)
     ]
     return Proof(
@@ -118,26 +119,33 @@ def _random(generator: np.random.Generator, rows: int, shape: Shape) -> NDArray[
     return matrix
 
 
-def _step(exact: list[_Matrix], batch: Batch, shape: Shape, engine: Engine) -> float:
-    """One block by the engine: update the float64 weights, return the loss before."""
-    model = Word2Vec(len(batch.inputs), len(batch.outputs), shape.dimensions).double()
-    tables = ((model.input, exact[0], batch.inputs), (model.output, exact[1], batch.outputs))
+def _model(start: list[NDArray[np.float32]], shape: Shape) -> Word2Vec:
+    """The plain module with these weights, in float64."""
+    model = Word2Vec(len(start[0]), len(start[1]), shape.dimensions).double()
     with torch.no_grad():
-        for embedding, matrix, rows in tables:
-            embedding.weight.copy_(torch.from_numpy(matrix[rows, : shape.dimensions]))
-    loss = float(engine(model, LOSSES[shape.objective], batch.tensors))
-    for embedding, matrix, rows in tables:
-        assert embedding.weight.grad is not None
-        matrix[rows, : shape.dimensions] -= RATE * embedding.weight.grad.numpy()
+        for embedding, matrix in zip((model.input, model.output), start, strict=True):
+            embedding.weight.copy_(torch.from_numpy(matrix[:, : shape.dimensions]))
+    return model
+
+
+def _step(model: Word2Vec, batch: Batch, shape: Shape, engine: Engine) -> float:
+    """One block by the engine: update the float64 weights, return the loss before."""
+    model.zero_grad(set_to_none=True)
+    loss = float(engine(model, LOSSES[shape.objective], batch))
+    with torch.no_grad():
+        for weight in model.parameters():
+            assert weight.grad is not None
+            weight.sub_(RATE * weight.grad)
     return loss
 
 
-def _compare(
-    before: NDArray[np.float32], after: NDArray[np.float32], wanted: _Matrix, dimensions: int
-) -> tuple[float, float]:
-    """(relative error of the change, bound)."""
+def _compare(before: NDArray[np.float32], after: NDArray[np.float32], wanted: _Matrix) -> tuple[float, float]:
+    """(relative error of the change, bound); a padding that is not zero counts as an error."""
+    dimensions = wanted.shape[1]
+    padding = float(np.linalg.norm(after[:, dimensions:]))
+    before, after = before[:, :dimensions], after[:, :dimensions]
     change = float(np.linalg.norm(wanted - before))
-    error = float(np.linalg.norm(after.astype(np.float64) - wanted)) / change
-    moved = np.linalg.norm(before[(wanted != before).any(axis=1)])
+    error = (float(np.linalg.norm(after.astype(np.float64) - wanted)) + padding) / change
+    moved = float(np.linalg.norm(before[(wanted != before).any(axis=1)]))
     epsilon = float(np.finfo(np.float32).eps)
-    return error, 4 * epsilon * (math.sqrt(dimensions) + float(moved) / change)
+    return error, 4 * epsilon * (math.sqrt(dimensions) + moved / change)

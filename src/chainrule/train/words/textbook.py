@@ -1,7 +1,6 @@
 """What a kernel does with a job, written out: the same draws as batches for the plain formulas of `models/word2vec.py`.
 
 One batch a block, one example a pair (skip-gram) or a centre (CBOW); nothing is shared, merged or weighted by counts.
-Words are numbered anew, 0 ... U - 1, so that the model holds only the rows that take part; softmax needs them all.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
 
 from chainrule.models.word2vec import full_softmax_loss, hierarchical_loss, negative_sampling_loss
-from chainrule.train.engine import Loss
+from chainrule.train.engine import Batch, Loss
 from chainrule.train.words.blocks import block_end
 from chainrule.train.words.draw import draw_negatives, select, stream
 from chainrule.train.words.shape import Objective, Scratch, Shape, Tables
@@ -91,39 +89,22 @@ def _terms(
             yield from (Example((int(kept[place]),), int(kept[centre]), negatives_of(place)) for place in around)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A batch of the plain formulas, and which rows of the whole matrices its model holds."""
-
-    tensors: dict[str, Tensor]
-    inputs: _Rows
-    outputs: _Rows
-
-
-def batch_of(shape: Shape, tables: Tables, terms: list[Example], words: int) -> Batch:
+def batch_of(shape: Shape, tables: Tables, terms: list[Example]) -> Batch:
     """Examples as tensors, in float64."""
     window, present = _table([term.window for term in terms])
     target = np.array([term.target for term in terms], np.int64)
-    inputs = np.unique(window)
-    tensors = {"window": np.searchsorted(inputs, window), "present": present}
-    if shape.objective == "softmax":
-        outputs = np.arange(words)
-        tensors["target"] = target
-    elif shape.objective == "hierarchical":
-        path, length = tables.path[target].astype(np.int64), tables.length[target]
-        on_path = np.arange(path.shape[1]) < length[:, None]
-        outputs = np.unique(path)
-        tensors |= {"path": np.searchsorted(outputs, path), "code": tables.code[target] * 1.0, "on_path": on_path * 1.0}
+    arrays: dict[str, NDArray[np.generic]] = {"window": window, "present": present}
+    if shape.objective == "hierarchical":
+        on_path = np.arange(tables.path.shape[1]) < tables.length[target][:, None]
+        path, code = tables.path[target].astype(np.int64), tables.code[target].astype(np.float64)
+        arrays |= {"path": path, "code": code, "on_path": on_path.astype(np.float64)}
     else:
+        arrays["target"] = target
+    if shape.objective == "negative":
         negative = np.array([term.negatives for term in terms], np.int64)
         weight = np.where(negative == target[:, None], 0.0, shape.negatives / shape.shared)
-        outputs = np.unique(np.concatenate([negative.ravel(), target]))
-        tensors |= {
-            "target": np.searchsorted(outputs, target),
-            "negative": np.searchsorted(outputs, negative),
-            "weight": weight,
-        }
-    return Batch({name: torch.from_numpy(array) for name, array in tensors.items()}, inputs, outputs)
+        arrays |= {"negative": negative, "weight": weight}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _table(rows: list[tuple[int, ...]]) -> tuple[_Rows, NDArray[np.float64]]:
