@@ -101,3 +101,18 @@ def test_a_compiled_model_gets_its_gradients_under_its_own_names():
     autograd(model, class_loss, batch)
 
     torch.testing.assert_close(ours, model.weight.grad)
+
+
+def squared(model, batch):
+    return model(batch).square().mean()
+
+
+def test_an_engine_forgets_a_model_that_is_gone():
+    engine = chain_rule_engine()
+
+    def difference():  # a new model often gets the id of the one before
+        model, batch = nn.Linear(3, 1), torch.randn(4, 3)
+        return float(engine(model, squared, batch)) - squared(model, batch).item()
+
+    assert [0.0] * 5 == pytest.approx([difference() for _ in range(5)], abs=1e-6)
+    assert 0 == len(engine._graphs)

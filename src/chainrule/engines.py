@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ class GraphEngine:
 
     def __init__(self, differentiate: Differentiate) -> None:
         self._differentiate = differentiate
-        self._graphs: dict[tuple[Any, ...], Graph] = {}
+        # by the model itself, weakly: the id of a model that is gone may be that of the next one
+        self._graphs: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Graph]] = WeakKeyDictionary()
 
     def __call__(self, model: nn.Module, loss: Loss, batch: Any) -> Tensor:
         """Add dL/dp to each parameter's `.grad`, update the buffers that forward updates, and return the loss."""
@@ -52,10 +54,11 @@ class GraphEngine:
 
     def _graph(self, model: nn.Module, loss: Loss, batch: Any) -> Graph:
         shapes = tuple((path, tensor.shape, tensor.dtype) for path, tensor in tensors_of(batch).items())
-        key = (id(model), model.training, shapes)
-        if key not in self._graphs:
-            self._graphs[key] = expand(capture(model, loss, batch), KNOWN)
-        return self._graphs[key]
+        graphs = self._graphs.setdefault(model, {})
+        key = (model.training, shapes)
+        if key not in graphs:
+            graphs[key] = expand(capture(model, loss, batch), KNOWN)
+        return graphs[key]
 
 
 def chain_rule_engine(*, compile: bool = False) -> GraphEngine:
