@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from chainrule import cli
-from chainrule.train.plan import plan_run, size
+from chainrule.train.plan import plan_run
+from chainrule.train.records import size
 from chainrule.train.settings import to_toml
 from small_runs import tiny_config
 

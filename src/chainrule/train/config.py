@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chainrule.train.config_model import ModelConfig as ModelConfig
+from chainrule.train.config_rules import require, require_least
 from chainrule.train.config_table import MLPConfig as MLPConfig
 from chainrule.train.config_table import TableConfig as TableConfig
 from chainrule.train.config_update import OptimizerConfig as OptimizerConfig
 from chainrule.train.config_update import RegularisationConfig as RegularisationConfig
 from chainrule.train.config_update import ScheduleConfig as ScheduleConfig
-from chainrule.train.config_update import require as require
 from chainrule.train.config_words import WordsConfig as WordsConfig
 
 Gradient = Literal["autograd", "chain_rule", "numerical"]
@@ -83,13 +83,12 @@ class LoopConfig:
     """Write TensorBoard's event files, too; auto = if the extra [tensorboard] is installed."""
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_every", "checkpoint_every", "patience"):
-            require(getattr(self, name) >= 0, f"loop.{name} is {getattr(self, name)}; it must be 0 or more")
+        require_least(self, "loop", 0, "evaluate_every", "checkpoint_every", "patience")
+        require_least(self, "loop", 1, "evaluate_windows")
         require(
             self.patience == 0 or self.evaluate_every > 0,
             f"loop.patience is {self.patience} measurements and loop.evaluate_every is 0: nothing is measured on the way",
         )
-        require(self.evaluate_windows >= 1, f"loop.evaluate_windows is {self.evaluate_windows}; it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,7 @@ class SampleConfig:
     """Draw from the fewest most probable tokens that have this probability together; 1 = from all."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "tokens", "temperature", "top_k"):
-            require(getattr(self, name) >= 0, f"sample.{name} is {getattr(self, name)}; it must be 0 or more")
+        require_least(self, "sample", 0, "every", "tokens", "temperature", "top_k")
         require(0 < self.top_p <= 1, f"sample.top_p is {self.top_p}; a probability above 0, up to 1, is needed")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from chainrule.train.config_update import require
+from chainrule.train.config_rules import require, require_least
 
 Family = Literal["gpt2", "llama"]
 
@@ -53,10 +53,8 @@ class ModelConfig:
     """Probability that an activation is dropped in training, 0 to 1."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "hidden"):
-            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("key_value_heads", "mlp_width"):
-            require(getattr(self, name) >= 0, f"model.{name} is {getattr(self, name)}; it must be 0 or more")
+        require_least(self, "model", 1, "layers", "heads", "hidden")
+        require_least(self, "model", 0, "key_value_heads", "mlp_width")
         for name in ("rotary_base", "epsilon"):
             require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; it must be above 0")
         require(self.context >= 2, f"model.context is {self.context} tokens; it must be 2 or more")

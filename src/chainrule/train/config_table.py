@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from chainrule.train.config_update import require
+from chainrule.train.config_rules import require, require_least
 
 Goal = Literal["auto", "regression", "binary", "multi-class"]
 By = Literal["content", "index", "last"]
@@ -57,8 +57,7 @@ class TableConfig:
     """Whether the first row of a CSV file holds the names; auto = found out."""
 
     def __post_init__(self) -> None:
-        for name in ("max_categories", "min_rows", "batch_size"):
-            require(getattr(self, name) >= 1, f"table.{name} is {getattr(self, name)}; it must be 1 or more")
+        require_least(self, "table", 1, "max_categories", "min_rows", "batch_size")
         require(
             0 < self.validation_fraction < 1,
             f"table.validation_fraction is {self.validation_fraction}; a share between 0 and 1 is needed",

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from chainrule.errors import ConfigError
+from chainrule.train.config_rules import require, require_least
 
 OptimizerName = Literal[
     "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "lion", "adafactor", "muon"
 ]
 ScheduleName = Literal["cosine", "linear", "constant", "one-cycle", "plateau"]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with `message` unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -67,16 +61,14 @@ class ScheduleConfig:
     """plateau: measurements without a better validation loss before that."""
 
     def __post_init__(self) -> None:
-        require(self.warmup_steps >= 0, f"schedule.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+        require_least(self, "schedule", 0, "warmup_steps")
+        require_least(self, "schedule", 1, "plateau_patience")
         require(
             0 <= self.final_fraction <= 1,
             f"schedule.final_fraction is {self.final_fraction}; a share from 0 to 1 is needed",
         )
         require(
             0 < self.plateau_factor < 1, f"schedule.plateau_factor is {self.plateau_factor}; it must be between 0 and 1"
-        )
-        require(
-            self.plateau_patience >= 1, f"schedule.plateau_patience is {self.plateau_patience}; it must be 1 or more"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from chainrule.train.config_update import require
+from chainrule.train.config_rules import require, require_least
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,9 @@ class WordsConfig:
     """Predictions in one update (only without the kernel)."""
 
     def __post_init__(self) -> None:
-        for name in ("dimensions", "window", "negatives", "min_count", "epochs", "batch_size"):
-            require(getattr(self, name) >= 1, f"words.{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in (
-            "shared_negatives",
-            "max_words",
-            "learning_rate",
-            "final_learning_rate",
-            "threads",
-            "checkpoint_words",
-        ):
-            require(getattr(self, name) >= 0, f"words.{name} is {getattr(self, name)}; it must be 0 or more")
+        require_least(self, "words", 1, "dimensions", "window", "negatives", "min_count", "epochs", "batch_size")
+        require_least(self, "words", 0, "shared_negatives", "max_words", "learning_rate", "final_learning_rate")
+        require_least(self, "words", 0, "threads", "checkpoint_words")
         require(0 <= self.sample < 1, f"words.sample is {self.sample}; a share from 0 up to below 1 is needed")
         require(self.dimensions <= 4096, f"words.dimensions is {self.dimensions}; at most 4096 are possible")
         require(self.window <= 100, f"words.window is {self.window} words; at most 100 are possible")

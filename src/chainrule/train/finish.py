@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from chainrule.train.atomic import read_json, write_text
+from chainrule.train.begin import PREFLIGHT
 from chainrule.train.checkpoint import State
 from chainrule.train.evaluate import validation_loss
 from chainrule.train.loop import Job
@@ -18,8 +19,6 @@ from chainrule.train.optimizers import count
 from chainrule.train.records import Listener
 from chainrule.train.results import Outcome, Results
 from chainrule.train.task import Conclusion
-
-PREFLIGHT = "preflight.json"
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,7 @@ def finish(session: Session, state: State, outcome: Outcome) -> Results:
             loss = validation_loss(job.model, job.loss, job.task, job.device)
         conclusion = job.task.conclude(job.model, loss)
     results = _results(session, state, outcome, loss, conclusion)
-    write_text(job.folder / "report.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_text(job.folder / "report.txt", f"{results}\n{results.prompt}{results.continuation}\n")
-    return results
+    return written(results)
 
 
 def _results(session: Session, state: State, outcome: Outcome, loss: float | None, conclusion: Conclusion) -> Results:
@@ -80,6 +77,15 @@ def _results(session: Session, state: State, outcome: Outcome, loss: float | Non
         continuation=conclusion.text,
         data=dict(task.facts),
     )
+
+
+def written(results: Results) -> Results:
+    """Write report.json and report.txt to the run's folder."""
+    folder = Path(results.folder)
+    sample = f"{results.prompt}{results.continuation}\n" if results.continuation else ""
+    write_text(folder / "report.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "report.txt", f"{results}\n{sample}")
+    return results
 
 
 def preflight_report(folder: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from chainrule.train.evaluate import validation_batches
 from chainrule.train.loop import Job, due, micro_batches, train_step
 from chainrule.train.optimizers import count, gradients
 from chainrule.train.randomness import preserved_randomness, seed_everything
-from chainrule.train.records import Listener, Silent
+from chainrule.train.records import Listener, Silent, size
 from chainrule.train.tasks import KINDS
 from chainrule.train.tasks.text_model import settled
 
@@ -166,11 +166,3 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     """Of different storages: a tied weight counts once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from chainrule.train.atomic import write_json, write_text
+from chainrule.train.begin import accepted, first_state
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import (
     State,
     best_checkpoint,
-    discard_after,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
@@ -26,7 +25,7 @@ from chainrule.train.checkpoint import (
     step_of,
 )
 from chainrule.train.engine import Batch, Engine, Loss, autograd
-from chainrule.train.finish import PREFLIGHT, Session, finish
+from chainrule.train.finish import Session, finish
 from chainrule.train.health import Health
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.journal import Keeper, open_journal
@@ -127,7 +126,8 @@ def _train(
     watchers: Sequence[Watcher],
 ) -> Results:
     job, listener = session.job, session.listener
-    state = _state(job, checkpoint, journal, listener)
+    load = partial(load_checkpoint, trained=job.trained)
+    state = first_state(job.folder, checkpoint, State(), load, journal, listener)
     if checkpoint is None and not _passes(job, preflight, listener):
         journal.note("refused", "preflight")
         return finish(session, state, "refused by preflight")
@@ -161,20 +161,6 @@ def _use_threads(threads: int, listener: Listener) -> None:
         torch.set_num_threads(threads)
 
 
-def _state(job: Job, checkpoint: Path | None, journal: Keeper, listener: Listener) -> State:
-    """The state to begin with: of the checkpoint, or fresh."""
-    if checkpoint is None:
-        journal.forget_after(-1)
-        journal.note("started")
-        return State()
-    state = load_checkpoint(checkpoint, job.trained)
-    journal.forget_after(state.step)
-    dropped = discard_after(job.folder, state.step)
-    journal.note("resumed", f"step {state.step}")
-    listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
-    return state
-
-
 def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     """Run the preflight on the first batches; True if there is none, or if it finds no error."""
     if preflight is None or not job.config.loop.preflight:
@@ -184,12 +170,7 @@ def _passes(job: Job, preflight: Preflight | None, listener: Listener) -> bool:
     job.model.train()
     with preserved_randomness(), listener.phase("preflight: proving the gradients of this model"):
         report = preflight(job.model, job.objective, batches, job.optimizers, *_own_call(job, batches[0]))
-    if report is None:
-        return True
-    write_json(report.to_dict())(job.folder / PREFLIGHT)
-    write_text(job.folder / "preflight.txt", f"{report}\n")
-    listener.reported(report)
-    return report.ok
+    return report is None or accepted(report, job.folder, listener)
 
 
 def _own_call(job: Job, batch: Batch) -> tuple[OwnCall, ...]:

@@ -110,6 +110,11 @@ class Task:
     glimpse: Callable[[nn.Module], str] | None = None
 
 
+def batch_size_of(config: TrainConfig, examples: int, mini_batch: int) -> int:
+    """Examples in one update, by the method: all of them, one, or a mini-batch."""
+    return {"full-batch": examples, "stochastic": 1, "mini-batch": mini_batch}[config.method]
+
+
 @dataclass(frozen=True)
 class Kind:
     """How one kind of task is made. `data` is what `prepare` returns, of a type of the kind's own.

@@ -21,7 +21,7 @@ from chainrule.models.mlp import MLP, NORMS
 from chainrule.train.config import MLPConfig, TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
-from chainrule.train.task import Baseline, Kind, Task
+from chainrule.train.task import Baseline, Kind, Task, batch_size_of
 from chainrule.train.tasks.table_data import Rows, TableData, load, prepare, save
 from chainrule.train.tasks.table_loss import Function, called, choose_loss, of_batch, users_own
 from chainrule.train.tasks.table_scores import concluding
@@ -39,8 +39,7 @@ def make(config: TrainConfig, data: TableData, listener: Listener) -> Task:
     describe(data, name, listener)
     dtype = dtype_of(config)
     rows = {side: Rows(data.sides[side], target, dtype) for side in data.sides}
-    sizes = {"full-batch": len(rows["training"]), "stochastic": 1, "mini-batch": config.table.batch_size}
-    size = sizes[config.method]
+    size = batch_size_of(config, len(rows["training"]), config.table.batch_size)
     return Task(
         model=build_model(config, data.preprocessing),
         loss=of_batch(function, target),

@@ -15,7 +15,7 @@ from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
 from chainrule.train.sample import continued
-from chainrule.train.task import Baseline, Conclusion, Kind, Task
+from chainrule.train.task import Baseline, Conclusion, Kind, Task, batch_size_of
 from chainrule.train.tasks.text_data import Text, describe, load, prepare, save
 from chainrule.train.tasks.text_model import build_model, in_words, pretrained_model
 
@@ -25,7 +25,6 @@ PROMPT_TOKENS = 24
 def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
     """The task of predicting each next token of `data`."""
     describe(data, listener)
-    sizes = {"full-batch": len(data.training), "stochastic": 1, "mini-batch": config.data.batch_size}
     model = first_model(config, data)
     model.recompute = config.loop.recompute
     return Task(
@@ -35,7 +34,7 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         training=data.training,
         validation=data.validation,
         baseline=baseline(data, listener),
-        batch_size=sizes[config.method],
+        batch_size=batch_size_of(config, len(data.training), config.data.batch_size),
         micro_batch_size=config.data.micro_batch_size,
         measured=config.loop.evaluate_windows,
         example="window",

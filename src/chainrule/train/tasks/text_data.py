@@ -22,7 +22,7 @@ from chainrule.errors import CheckpointError, ConfigError, DataError
 from chainrule.train.atomic import Writer, read_json, verify_folder, write_folder, write_json, write_text
 from chainrule.train.checkpoint import checkpoints
 from chainrule.train.config import TrainConfig
-from chainrule.train.records import Listener, plural
+from chainrule.train.records import Listener, plural, size
 from chainrule.train.tasks.text_sources import choose_tokenizer, given_tokens, kept_elsewhere, the_same
 
 FOLDER = "data"
@@ -129,11 +129,6 @@ def describe(data: Text, listener: Listener) -> None:
         f"{len(data.training.tokens):,} to train on, {len(data.validation.tokens):,} to validate, of a vocabulary of "
         f"{data.vocabulary:,}, {facts.validation_bytes / len(data.validation.tokens):.2f} bytes each",
     )
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _limited(corpus: Corpus, config: TrainConfig) -> tuple[Corpus, str]:

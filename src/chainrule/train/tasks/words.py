@@ -24,7 +24,7 @@ from chainrule.train.checkpoint import newest_checkpoint
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Loss
 from chainrule.train.records import Listener
-from chainrule.train.task import Baseline, Conclusion, Kind, Task
+from chainrule.train.task import Baseline, Conclusion, Kind, Task, batch_size_of
 from chainrule.train.tasks import words_data
 from chainrule.train.tasks.words_data import Words, describe, save
 from chainrule.train.words.baseline import frequency_loss
@@ -54,7 +54,6 @@ def make(config: TrainConfig, data: Words, listener: Listener) -> Task:
     tables = make_tables(shape, data.vocabulary, settings.sample)
     training, validation = draw_pairs(shape, tables, data.corpus, config.seed, config.data.validation_fraction)
     _require_pairs(training, validation, settings.batch_size)
-    sizes = {"full-batch": len(training), "stochastic": 1, "mini-batch": settings.batch_size}
     loss = frequency_loss(data.vocabulary.counts, settings.sample, settings.objective, settings.negatives)
     listener.say("to beat", f"word frequencies alone: {loss:.4f} nats per predicted word")
     return Task(
@@ -69,7 +68,7 @@ def make(config: TrainConfig, data: Words, listener: Listener) -> Task:
         training=training,
         validation=validation,
         baseline=Baseline("word frequencies", loss, lambda own: compared(own, loss)),
-        batch_size=sizes[config.method],
+        batch_size=batch_size_of(config, len(training), settings.batch_size),
         micro_batch_size=max(settings.batch_size, 1),
         measured=MEASURED,
         example="prediction",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 from chainrule.data.vocabulary import Vocabulary
 from chainrule.data.word_tests import evaluate, require_test
 from chainrule.data.word_vectors import WordVectors
-from chainrule.train.atomic import write_text
-from chainrule.train.finish import preflight_report
+from chainrule.train.finish import preflight_report, written
 from chainrule.train.records import Listener
 from chainrule.train.results import Outcome, Results
 from chainrule.train.tasks.words_data import WordFacts
@@ -51,42 +49,41 @@ def finish_words(
         lines.append(
             ("effective", f"{kept / state.seconds:,.0f} words/s after sub-sampling, {kept / state.words:.1%} of all")
         )
-    results = Results(
-        outcome=outcome,
-        folder=str(job.folder),
-        task="words",
-        steps=state.step,
-        steps_wanted=job.steps,
-        parameters=len(job.weights.inputs) // job.weights.shape.width * job.weights.shape.dimensions
-        + len(job.weights.outputs) // job.weights.shape.width * job.weights.shape.dimensions,
-        gradient="kernel, proved against autograd and chain_rule",
-        method=f"{job.config.words.model}, {job.config.words.objective}",
-        precision="float32",
-        precision_reason="the kernel's",
-        threads=job.config.words.threads,
-        loss_unit="nats per predicted word",
-        training_loss=loss,
-        validation_loss=None,
-        baseline="word frequencies",
-        baseline_loss=baseline,
-        comparison="",
-        best_loss=None,
-        best_step=0,
-        term="word",
-        terms_seen=state.words,
-        terms_per_second=state.words / state.seconds if state.seconds else 0.0,
-        loop_seconds=state.seconds,
-        total_seconds=time.perf_counter() - start,
-        preflight=preflight_report(job.folder),
-        metrics=metrics,
-        conclusion=tuple(lines),
-        prompt="",
-        continuation="",
-        data=asdict(facts),
+    return written(
+        Results(
+            outcome=outcome,
+            folder=str(job.folder),
+            task="words",
+            steps=state.step,
+            steps_wanted=job.steps,
+            parameters=len(job.weights.inputs) // job.weights.shape.width * job.weights.shape.dimensions
+            + len(job.weights.outputs) // job.weights.shape.width * job.weights.shape.dimensions,
+            gradient="kernel, proved against autograd and chain_rule",
+            method=f"{job.config.words.model}, {job.config.words.objective}",
+            precision="float32",
+            precision_reason="the kernel's",
+            threads=job.config.words.threads,
+            loss_unit="nats per predicted word",
+            training_loss=loss,
+            validation_loss=None,
+            baseline="word frequencies",
+            baseline_loss=baseline,
+            comparison="",
+            best_loss=None,
+            best_step=0,
+            term="word",
+            terms_seen=state.words,
+            terms_per_second=state.words / state.seconds if state.seconds else 0.0,
+            loop_seconds=state.seconds,
+            total_seconds=time.perf_counter() - start,
+            preflight=preflight_report(job.folder),
+            metrics=metrics,
+            conclusion=tuple(lines),
+            prompt="",
+            continuation="",
+            data=asdict(facts),
+        )
     )
-    write_text(job.folder / "report.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_text(job.folder / "report.txt", f"{results}\n")
-    return results
 
 
 def vectors_of(job: WordsJob) -> WordVectors:

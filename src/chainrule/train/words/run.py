@@ -6,16 +6,15 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from chainrule.data.word_corpus import JOB_WORDS
 from chainrule.data.words import sentence_of
 from chainrule.errors import CheckpointError
-from chainrule.train.atomic import write_json, write_text
-from chainrule.train.checkpoint import discard_after
+from chainrule.train.begin import accepted, first_state
 from chainrule.train.engine import Engine
-from chainrule.train.finish import PREFLIGHT
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.journal import Keeper, open_journal
 from chainrule.train.records import Listener, Silent, plural
@@ -125,7 +124,8 @@ def _train(
 ) -> Results:
     config = job.config.words
     baseline = frequency_loss(job.vocabulary.counts, config.sample, config.objective, config.negatives)
-    state = _state(job, checkpoint, journal, listener)
+    load = partial(load_words, weights=job.weights)
+    state = first_state(job.folder, checkpoint, WordsState(), load, journal, listener)
     outcome: Outcome = "refused by preflight"
     if checkpoint is not None or _passes(job, engines, listener):
         listener.say("to beat", f"word frequencies alone: {baseline:.4f} nats per predicted word")
@@ -135,20 +135,6 @@ def _train(
     results = finish_words(job, state, outcome, facts, baseline, listener, start)
     journal.note(outcome, f"step {state.step}")
     return results
-
-
-def _state(job: WordsJob, checkpoint: Path | None, journal: Keeper, listener: Listener) -> WordsState:
-    """The state to begin with: of the checkpoint, or fresh."""
-    if checkpoint is None:
-        journal.forget_after(-1)
-        journal.note("started")
-        return WordsState()
-    state = load_words(checkpoint, job.weights)
-    journal.forget_after(state.step)
-    dropped = discard_after(job.folder, state.step)
-    journal.note("resumed", f"step {state.step}")
-    listener.say("resume", f"from step {state.step:,}{f'; {dropped} later checkpoints removed' if dropped else ''}")
-    return state
 
 
 def _passes(job: WordsJob, engines: Mapping[str, Engine], listener: Listener) -> bool:
@@ -165,7 +151,4 @@ def _passes(job: WordsJob, engines: Mapping[str, Engine], listener: Listener) ->
             engines,
             job.config.seed,
         )
-    write_json(report.to_dict())(job.folder / PREFLIGHT)
-    write_text(job.folder / "preflight.txt", f"{report}\n")
-    listener.reported(report)
-    return report.ok
+    return accepted(report, job.folder, listener)
