@@ -31,17 +31,9 @@ from chainrule.train.checkpoint import newest_checkpoint
 from chainrule.train.config import LoopConfig, TrainConfig
 from chainrule.train.events import read_evaluations, read_steps
 from chainrule.train.settings import to_toml
+from child_runs import finish_child, start_child, steps_written
 from small_runs import tiny_config
 
-CHILD = """
-import sys
-from pathlib import Path
-from chainrule.train.run import run_training
-from chainrule.train.run_folder import new_run, open_run
-from chainrule.train.settings import load_config
-path = Path(sys.argv[1])
-run_training(open_run(path) if path.is_dir() else new_run(load_config(path)))
-"""
 Change = Callable[[TrainConfig], TrainConfig]
 MODES: dict[str, Change] = {
     "adamw, float32": lambda config: config,
@@ -92,24 +84,18 @@ def outcome(folder: Path, change: Change, kills: int, steps: int, draw: random.R
     whole, killed = folder / "runs" / "whole", folder / "runs" / "killed"
     for name in ("whole", "killed"):
         (folder / f"{name}.toml").write_text(to_toml(replace(config, name=name)))
-    finish(start(folder / "whole.toml"))
+    finish_child(start_child(folder / "whole.toml"))
     writing = sum(
-        kill(start(killed if n else folder / "killed.toml"), killed, steps // kills, draw) for n in range(kills)
+        kill(start_child(killed if n else folder / "killed.toml"), killed, steps // kills, draw) for n in range(kills)
     )
-    finish(start(killed))
+    finish_child(start_child(killed))
     return {"kills": kills, "while a checkpoint was written": writing, "equal": alike(whole, killed)}
-
-
-def start(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def kill(process: subprocess.Popen[str], folder: Path, more: int, draw: random.Random) -> bool:
     """SIGKILL at a random moment of the next few steps; True if a checkpoint was being written."""
-    wanted = written(folder) + draw.randrange(1, max(2, more - 3))
-    while process.poll() is None and written(folder) < wanted:
+    wanted = steps_written(folder) + draw.randrange(1, max(2, more - 3))
+    while process.poll() is None and steps_written(folder) < wanted:
         time.sleep(0.002)
     time.sleep(draw.random() * 0.06)
     if process.poll() is not None:
@@ -117,19 +103,6 @@ def kill(process: subprocess.Popen[str], folder: Path, more: int, draw: random.R
     process.kill()
     process.wait()
     return any((folder / "checkpoints").glob(".writing-*"))
-
-
-def written(folder: Path) -> int:
-    try:
-        return len(read_steps(folder))
-    except Exception:  # the file, or its tables, are not there yet
-        return 0
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(output)
 
 
 def alike(one: Path, two: Path) -> bool:
