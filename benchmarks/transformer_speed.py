@@ -37,7 +37,7 @@ from chainrule.train.events import Events
 from chainrule.train.health import Health
 from chainrule.train.interrupt import Stop
 from chainrule.train.loop import Job, micro_batches, train_loop, train_step
-from chainrule.train.plan import kept_for_backward
+from chainrule.train.memory import kept_for_backward
 from chainrule.train.records import Silent
 from chainrule.train.task import Baseline, Conclusion, Task
 from chainrule.train.tasks.text import count_targets

@@ -32,6 +32,7 @@ from chainrule.report import Report
 from chainrule.setups import Setup
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Engine, Loss, autograd
+from chainrule.train.loop import Watcher
 from chainrule.train.plan import Plan, plan_run
 from chainrule.train.records import Listener
 from chainrule.train.results import Results
@@ -129,10 +130,14 @@ def numerical_gradient(
     return numerical_entries(promote(graph, torch.float64), name, method=method, h=h, entries=entries)
 
 
-def train(config: TrainConfig | Run | None = None, *, listener: Listener | None = None) -> Results:
+def train(
+    config: TrainConfig | Run | None = None, *, watchers: Sequence[Watcher] = (), listener: Listener | None = None
+) -> Results:
     """Train what `config.task` names: preflight, training, a report in `runs/NAME/`.
 
     config    what to train, or a run to go on with (`chainrule.train.run_folder.open_run`); the default run if None
+    watchers  called after each update as watcher(record, model, optimizers), while the gradients are still there;
+              Word2Vec's kernel has neither model nor gradients, and calls none
     listener  who shows the progress; nobody if None
 
     Raises DataError, ConfigError, CheckpointError and NonFiniteError; see `train.run.run_training`.
@@ -142,7 +147,7 @@ def train(config: TrainConfig | Run | None = None, *, listener: Listener | None 
         engines: dict[str, Engine] = {"autograd": autograd, "chain_rule": chain_rule_engine()}
         return run_words(run, engines=engines, listener=listener)
     engine = gradient_engine(run.config.gradient)
-    results = run_training(run, engine=engine, preflight=preflight, listener=listener)
+    results = run_training(run, engine=engine, preflight=preflight, watchers=watchers, listener=listener)
     if run.config.task == "words" and results.outcome == "finished":
         write_vectors(Path(results.folder), run.config)
     return results

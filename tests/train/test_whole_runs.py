@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import chainrule as cr
 from chainrule.engines import chain_rule_engine
 from chainrule.errors import CheckpointError, ConfigError, DataError
 from chainrule.train.checkpoint import checkpoints, newest_checkpoint, step_of
@@ -211,6 +212,13 @@ def test_watchers_see_every_step_with_its_gradients(tmp_path):
     run_training(new_run(tiny_config(tmp_path, steps=3)), watchers=[watch])
 
     assert [(1, True), (2, True), (3, True)] == norms
+
+
+def test_the_public_function_hands_watchers_on(tmp_path):
+    steps = []
+    cr.train(tiny_config(tmp_path, steps=3), watchers=[lambda record, model, optimizers: steps.append(record.step)])
+
+    assert [1, 2, 3] == steps
 
 
 @pytest.mark.parametrize(("method", "windows"), [("stochastic", 1), ("mini-batch", 4), ("full-batch", None)])

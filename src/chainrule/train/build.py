@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,11 @@ from chainrule.errors import ConfigError
 from chainrule.train.config import Device, TrainConfig
 from chainrule.train.engine import Batch, Engine, Loss
 from chainrule.train.loop import Job
+from chainrule.train.memory import examples_at_once, free_memory, kept_for_backward
+from chainrule.train.moment import unmoved
 from chainrule.train.optimizers import count, decaying, make_optimizers
 from chainrule.train.penalties import penalised
 from chainrule.train.precision import Choice, choose_precision, in_precision, make_scaler, scaled
-from chainrule.train.randomness import preserved_randomness
 from chainrule.train.records import Listener, plural
 from chainrule.train.run_folder import as_tables
 from chainrule.train.task import Task
@@ -33,6 +35,7 @@ def build_job(
     model = task.model.to(device)
     if config.precision == "float64" or (config.precision == "auto" and config.gradient == "numerical"):
         model.double()
+    config, task, why_parts = with_micro_batch(config, task, model, device)
     choice = _precision(config, task, model, device, listener)
     compiles, why_compiled = choose_compile(config, device)
     config = replace(
@@ -58,8 +61,14 @@ def build_job(
         folder=folder,
         facts=_facts(config, task),
     )
-    _announce(job, choice, why_device, why_compiled, listener)
-    return job, {"device": why_device, "precision": choice.reason, "loop.compile": why_compiled}
+    reasons = {
+        "device": why_device,
+        "precision": choice.reason,
+        "loop.compile": why_compiled,
+        "data.micro_batch_size": why_parts,
+    }
+    _announce(job, reasons, listener)
+    return job, reasons
 
 
 def choose_device(config: TrainConfig) -> torch.device:
@@ -73,6 +82,20 @@ def choose_device(config: TrainConfig) -> torch.device:
 
 def _resolved_device(config: TrainConfig) -> Device:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def with_micro_batch(
+    config: TrainConfig, task: Task, model: nn.Module, device: torch.device
+) -> tuple[TrainConfig, Task, str]:
+    """Both with the micro-batch chosen by the memory that is free, if they leave it open; and why."""
+    if task.micro_batch_size:
+        return config, task, "as set"
+    with unmoved(model):
+        batch = task.training.batch(np.arange(1), device)
+        each = kept_for_backward(model, lambda: task.loss(model, batch))
+    chosen, reason = examples_at_once(task.example, task.batch_size, each, free_memory(device))
+    data = replace(config.data, micro_batch_size=chosen)
+    return replace(config, data=data), replace(task, micro_batch_size=chosen), reason
 
 
 def reason_of_device(config: TrainConfig) -> str:
@@ -119,7 +142,7 @@ def _precision(config: TrainConfig, task: Task, model: nn.Module, device: torch.
         return Choice("float64", "auto: finite differences drown in float32's rounding")
     if config.gradient == "chain_rule":
         return Choice("float32", "auto: the chain-rule engine computes in float32 or float64")
-    with preserved_randomness(), listener.phase("timing float32 and bfloat16"):
+    with unmoved(model), listener.phase("timing float32 and bfloat16"):
         first = task.training.batch(np.arange(min(task.micro_batch_size, task.batch_size)), device)
         return choose_precision(model, task.loss, first, device)
 
@@ -134,7 +157,7 @@ def _facts(config: TrainConfig, task: Task) -> dict[str, Any]:
     }
 
 
-def _announce(job: Job, choice: Choice, why_device: str, why_compiled: str, listener: Listener) -> None:
+def _announce(job: Job, reasons: Mapping[str, str], listener: Listener) -> None:
     """Say what is trained, and every automatic choice with its reason."""
     config, task = job.config, job.task
     listener.say("model", f"{task.description}: {count(job.model):,} parameters")
@@ -144,10 +167,11 @@ def _announce(job: Job, choice: Choice, why_device: str, why_compiled: str, list
         f"{len(task.training):,}; {plural(config.steps, 'step')}",
     )
     listener.say("gradient", f"{config.gradient} on {job.device.type}, {plural(torch.get_num_threads(), 'thread')}")
-    listener.say("device", f"{job.device.type}, {why_device}")
+    listener.say("device", f"{job.device.type}, {reasons['device']}")
+    listener.say("memory", f"{plural(task.micro_batch_size, task.example)} at once, {reasons['data.micro_batch_size']}")
     listener.say("kernels", kernels_in_words(job))
-    listener.say("precision", f"{choice.precision}, {choice.reason}")
-    listener.say("compiled", f"{'yes' if config.loop.compile == 'on' else 'no'}, {why_compiled}")
+    listener.say("precision", f"{config.precision}, {reasons['precision']}")
+    listener.say("compiled", f"{'yes' if config.loop.compile == 'on' else 'no'}, {reasons['loop.compile']}")
     listener.say("decay", decay_in_words(job))
 
 

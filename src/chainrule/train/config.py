@@ -45,8 +45,8 @@ class DataConfig:
     """Text used at most, in MB; 0 = all of your files, or 6 MB of the standard library."""
     batch_size: int = 8
     """Windows of `model.context` tokens in one update (mini-batch only)."""
-    micro_batch_size: int = 16
-    """Windows in one forward pass; larger batches are accumulated from such parts."""
+    micro_batch_size: int = 0
+    """Windows in one forward pass, of which larger batches are accumulated; 0 = as many as the free memory holds."""
 
     def __post_init__(self) -> None:
         require(self.vocabulary >= 257, f"data.vocabulary is {self.vocabulary}; 256 bytes and 1 mark need 257")
@@ -56,7 +56,7 @@ class DataConfig:
         )
         require(self.max_megabytes >= 0, f"data.max_megabytes is {self.max_megabytes}; 0 means no limit")
         require(self.batch_size >= 1, f"data.batch_size is {self.batch_size} windows; it must be 1 or more")
-        require(self.micro_batch_size >= 1, f"data.micro_batch_size is {self.micro_batch_size}; it must be 1 or more")
+        require_least(self, "data", 0, "micro_batch_size")
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from chainrule.train.engine import Batch, Engine, Loss
 from chainrule.train.evaluate import validation_loss
 from chainrule.train.interrupt import Stop
 from chainrule.train.journal import Keeper
+from chainrule.train.moment import moment, unmoved
 from chainrule.train.nonfinite import diagnosis, refusal, save_batches
 from chainrule.train.optimizers import gradients
-from chainrule.train.randomness import restore, snapshot
 from chainrule.train.records import Evaluation, Listener, StepRecord
 from chainrule.train.schedule import learning_rate
 from chainrule.train.task import Task
@@ -98,9 +98,10 @@ def set_learning_rate(job: Job, state: State) -> float:
 def gradient(job: Job, state: State, batches: Sequence[Batch], counts: Sequence[int]) -> tuple[float, float]:
     """Leave the gradient of the mean loss in `.grad`; return that loss and the gradient's norm, both finite.
 
-    A float16 gradient that overflows is computed again at half the scale, with the same batch and dropout masks.
+    A float16 gradient that overflows is computed again at half the scale, with the same batch, dropout masks and
+    running statistics.
     """
-    before = snapshot()
+    before = moment(job.model)
     while True:
         for optimizer in job.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -112,7 +113,7 @@ def gradient(job: Job, state: State, batches: Sequence[Batch], counts: Sequence[
         norm = float(torch.nn.utils.get_total_norm(gradients(job.model)))
         if math.isfinite(loss) and math.isfinite(norm):
             return loss, norm
-        restore(before)
+        before.restore()
         if scale <= SMALLEST_SCALE:
             raise refuse(job, state, batches, loss, norm)
         job.scaler.update()
@@ -165,9 +166,8 @@ def clip_norm(model: nn.Module, norm: float, limit: float) -> None:
 
 def refuse(job: Job, state: State, batches: Sequence[Batch], loss: float, norm: float) -> Exception:
     """Diagnose, keep batch and state for a replay, and return the error."""
-    before = snapshot()
-    lines = diagnosis(job.model, job.loss, batches, step=state.step + 1, value=loss, norm=norm, recent=state.recent)
-    restore(before)
+    with unmoved(job.model):
+        lines = diagnosis(job.model, job.loss, batches, step=state.step + 1, value=loss, norm=norm, recent=state.recent)
     kept = save_batches(job.folder, state.step + 1, batches)
     return refusal(lines, kept, checkpoint(job, state), job.optimizers[0].param_groups[0]["lr"])
 

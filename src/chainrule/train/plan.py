@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import State
@@ -17,6 +16,7 @@ from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Engine, autograd
 from chainrule.train.evaluate import validation_batches
 from chainrule.train.loop import Job, due, micro_batches, train_step
+from chainrule.train.memory import kept_for_backward
 from chainrule.train.optimizers import count, gradients
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Silent, size
@@ -126,29 +126,6 @@ def _activations(job: Job) -> int:
     with preserved_randomness():
         batch = next(micro_batches(job, State()))
         return kept_for_backward(job.model, lambda: job.objective(job.model, batch))
-
-
-def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes of the different storages, the model's own left out, that autograd keeps of a forward pass."""
-    with _saved() as kept:
-        loss = forward()  # alive until its storages are counted: a freed place would be taken again
-        own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-        del loss
-    return sum(size for place, size in kept.items() if place not in own)
-
-
-@contextmanager
-def _saved() -> Iterator[dict[int, int]]:
-    """Place and bytes of each storage that autograd keeps in the block."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
 
 
 def _validation_seconds(job: Job) -> float:

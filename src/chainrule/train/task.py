@@ -79,7 +79,7 @@ class Task:
     loss        loss(model, batch): the mean over `count(batch)` terms
     count       terms that the mean is over: tokens, rows, pairs
     batch_size  examples in one update
-    micro_batch_size  examples in one forward pass
+    micro_batch_size  examples in one forward pass; 0 = as many as the free memory holds
     measured    validation examples that are measured on the way, evenly spread
     example, term     what they are called: "window", "token"
     loss_unit   "nats per token"
