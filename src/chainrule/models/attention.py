@@ -77,10 +77,14 @@ class Attention(nn.Module):
 
 
 def attend(q_BNTK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, blocked: Tensor | None, dropout: nn.Module) -> Tensor:
-    """The formula written out: its parts are nodes of the graph, and its dropout mask can be seen."""
-    scores_BNTS = q_BNTK @ k_BNSK.transpose(-2, -1) / math.sqrt(q_BNTK.shape[-1])
+    """The formula written out: its parts are nodes of the graph, and its dropout mask can be seen.
+
+    The queries are divided, not the scores, of which there are S / K times as many; and -∞ is added, not filled in: a sum
+    takes one pass forward and none backward.
+    """
+    scores_BNTS = q_BNTK / math.sqrt(q_BNTK.shape[-1]) @ k_BNSK.transpose(-2, -1)
     if blocked is not None:
-        scores_BNTS = scores_BNTS.masked_fill(blocked, -math.inf)
+        scores_BNTS = scores_BNTS + torch.zeros_like(blocked, dtype=scores_BNTS.dtype).masked_fill(blocked, -math.inf)
     weights_BNTS = dropout(scores_BNTS.softmax(dim=-1))
     y_BNTK: Tensor = weights_BNTS @ v_BNSK
     return y_BNTK
