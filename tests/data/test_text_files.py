@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainrule.data.text import read_text, standard_library
+from chainrule.data.text import library_files, read_text, standard_library, text_files
 from chainrule.errors import DataError
 
 
@@ -21,7 +21,7 @@ def test_the_standard_library_is_read_without_its_tests_and_installed_packages()
     assert {"argparse.py", "json/decoder.py"} <= set(paths)
     assert not [path for path in paths if "site-packages" in path or "/test" in path or path.startswith("test")]
     assert len(paths) > 200
-    assert corpus.bytes > 3_000_000
+    assert sum(document.bytes for document in corpus.documents) > 3_000_000
 
 
 def test_the_standard_library_is_read_in_the_same_order_each_time():
@@ -113,3 +113,21 @@ def test_a_file_that_is_no_text_any_more_is_refused(tmp_path):
     (tmp_path / "a.txt").unlink()
     with pytest.raises(DataError, match=r"a.txt cannot be read: No such file"):
         document.text  # noqa: B018
+
+
+def test_files_that_are_only_begun_are_those_that_are_read(tmp_path):
+    (tmp_path / "a.txt").write_text("é" * 10_000)  # 8,192 bytes are looked at; the last of them is half a letter
+    (tmp_path / "b.txt").write_text("x" + "é" * 10_000)
+    (tmp_path / "image.bin").write_bytes(b"x" * 99 + b"\0" + b"x" * 9_999)
+    (tmp_path / "old.txt").write_bytes("café".encode("latin-1") * 9_999)
+    (tmp_path / "nothing.txt").write_text("")
+
+    assert ([tmp_path / "a.txt", tmp_path / "b.txt"], 3) == text_files([tmp_path])
+    assert [document.source for document in read_text([tmp_path]).documents] == text_files([tmp_path])[0]
+    assert [document.source for document in standard_library().documents] == library_files()
+
+
+def test_a_named_file_that_begins_as_no_text_is_refused(tmp_path):
+    (tmp_path / "image.bin").write_bytes(b"x" * 99 + b"\0" + b"x" * 9_999)
+    with pytest.raises(DataError, match=r"image.bin is a binary file .*: text in utf-8 is expected"):
+        text_files([tmp_path / "image.bin"])

@@ -7,10 +7,11 @@ may be larger than memory.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from chainrule.errors import DataError
 
 _TESTS = frozenset({"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"})
 _GENERATED = frozenset({"topics.py"})
-_BINARY_PROBE = 8192
+_PROBE = 8192
 _BOUNDARY = re.compile(r"(?<=\S)\n(?=\S)")
 
 
@@ -42,7 +43,7 @@ class Document:
         if isinstance(self.source, str):
             return self.source[self.start : self.stop]
         try:
-            return _decode_strictly(self.source)[self.start : self.stop]
+            return _read_whole(self.source)[self.start : self.stop]
         except _UnusableError as problem:
             raise DataError(f"{self.source} {problem}: it was text when it was first read") from None
 
@@ -69,70 +70,46 @@ class Corpus:
     documents: tuple[Document, ...]
     left_out: tuple[tuple[str, int], ...] = ()
 
-    @property
-    def bytes(self) -> int:
-        """Size of all documents in utf-8."""
-        return sum(document.bytes for document in self.documents)
-
 
 def standard_library() -> Corpus:
     """The .py files of the running Python's standard library, without its tests and without installed packages."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
-    library = [path for path in files if _is_library(path.relative_to(root)) and _is_text(path)]
-    documents = tuple(Document(path.relative_to(root).as_posix(), path) for path in library)
-    if not documents:
-        raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
+    root = _library_root()
+    documents = tuple(Document(path.relative_to(root).as_posix(), path) for path in _library_files(root, _read_whole))
     return Corpus(f"Python {sysconfig.get_python_version()} standard library", documents)
 
 
 def library_files() -> list[Path]:
-    """The files of `standard_library`, unread. Raises DataError if this Python has none."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
-    files = [path for path in files if _is_library(path.relative_to(root)) and _looks_like_text(path)]
-    if not files:
-        raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
-    return files
+    """The files of `standard_library`, of which only the beginning was looked at. Raises DataError if there are none."""
+    return _library_files(_library_root(), _read_beginning)
+
+
+def read_text(paths: Iterable[str | Path]) -> Corpus:
+    """Documents of the user's files and folders. Raises DataError for a file that cannot be used."""
+    names, files, left_out = _user_files(paths, _read_whole)
+    ordered = sorted((Document(name, path) for path, name in files), key=lambda document: document.path)
+    return Corpus(names, tuple(ordered), tuple(sorted(left_out.items())))
 
 
 def text_files(paths: Iterable[str | Path]) -> tuple[list[Path], int]:
-    """The user's files and those of their folders, unread, for text that need not fit in memory; how many were left out.
+    """The files of `read_text` for text that need not fit in memory, of which only the beginning was looked at.
 
-    Left out are files of a folder that are empty or begin with bytes that are no text. Raises DataError for a named file
-    of that kind, and if nothing is left.
+    Beside them, how many were left out. Raises DataError for a named file that begins as no text, and if none is left.
     """
-    roots = [Path(path).expanduser() for path in paths]
-    files: dict[Path, Path] = {}
-    left_out = 0
-    for root in roots:
-        if not root.exists():
-            raise DataError(f"{root} does not exist: --text takes files and folders")
-        for path in _walk(root) if root.is_dir() else [root]:
-            if _looks_like_text(path):
-                files.setdefault(path.resolve(), path)
-            elif path == root:
-                raise DataError(f"{path} is empty or a binary file: text in utf-8 is expected")
-            else:
-                left_out += 1
+    _, files, left_out = _user_files(paths, _read_beginning)
+    return [path for path, _ in files], sum(left_out.values())
+
+
+def _library_root() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _library_files(root: Path, read: Callable[[Path], str]) -> list[Path]:
+    """Those that are text (the library keeps a few that are not utf-8)."""
+    files = [path for path in _walk(root) if path.suffix == ".py" and path.name not in _GENERATED]
+    files = [path for path in files if _is_library(path.relative_to(root)) and not _problem(path, read)]
     if not files:
-        raise DataError(f"no text in {', '.join(map(str, roots))}: {left_out} files are empty or binary")
-    return list(files.values()), left_out
-
-
-def _looks_like_text(path: Path) -> bool:
-    """Neither empty nor with a zero byte or a byte that is no utf-8 near its beginning. Raises DataError if unreadable."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_BINARY_PROBE)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    whole = start.rsplit(b"\n", 1)[0] if len(start) == _BINARY_PROBE else start  # no letter is cut at a line's end
-    try:
-        whole.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data" and len(start) == _BINARY_PROBE
-    return bool(start) and b"\0" not in start
+        raise DataError(f"no Python sources in {root}: this Python has no .py files of its library; use --text PATH")
+    return files
 
 
 def _is_library(path: Path) -> bool:
@@ -140,27 +117,28 @@ def _is_library(path: Path) -> bool:
     return not in_tests and not path.name.startswith("test_")
 
 
-def read_text(paths: Iterable[str | Path]) -> Corpus:
-    """Documents of the user's files and folders. Raises DataError for a file that cannot be used."""
+def _user_files(
+    paths: Iterable[str | Path], read: Callable[[Path], str]
+) -> tuple[str, list[tuple[Path, str]], dict[str, int]]:
+    """(what was named, each file once with its path below that, how many were left out by reason)."""
     roots = [Path(path).expanduser() for path in paths]
-    documents: dict[str, Document] = {}
+    names = ", ".join(map(str, roots))
+    files: dict[Path, tuple[Path, str]] = {}
     left_out: dict[str, int] = {}
     for root in roots:
         if not root.exists():
             raise DataError(f"{root} does not exist: --text takes files and folders")
         for path in _walk(root) if root.is_dir() else [root]:
-            try:
-                _decode_strictly(path)
-            except _UnusableError as problem:
-                if path == root:
-                    raise DataError(f"{path} {problem}: text in utf-8 is expected") from None
+            problem = _problem(path, read)
+            if problem is None:
+                files.setdefault(path.resolve(), (path, _relative(path, root)))
+            elif path == root:
+                raise DataError(f"{path} {problem}: text in utf-8 is expected")
+            else:
                 left_out[problem.kind] = left_out.get(problem.kind, 0) + 1
-                continue
-            documents.setdefault(str(path.resolve()), Document(_relative(path, root), path))
-    if not documents:
-        raise DataError(f"no text in {', '.join(map(str, roots))}: {_explain(left_out)}")
-    ordered = sorted(documents.values(), key=lambda document: document.path)
-    return Corpus(", ".join(map(str, roots)), tuple(ordered), tuple(sorted(left_out.items())))
+    if not files:
+        raise DataError(f"no text in {names}: {_explain(left_out)}")
+    return names, list(files.values()), left_out
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -186,28 +164,44 @@ class _UnusableError(Exception):
         self.kind = kind
 
 
-def _decode_strictly(path: Path) -> str:
-    """The text of a file; line ends become \\n. Raises _UnusableError if it is no text, DataError if unreadable."""
+def _problem(path: Path, read: Callable[[Path], str]) -> _UnusableError | None:
+    """What keeps a file from being text, as far as `read` looks."""
     try:
-        raw = path.read_bytes()
+        read(path)
+    except _UnusableError as problem:
+        return problem
+    return None
+
+
+def _read_whole(path: Path) -> str:
+    """The text of a file; line ends become \\n. Raises _UnusableError if it is no text, DataError if unreadable."""
+    return _decoded(_bytes_of(path), whole=True).replace("\r\n", "\n")
+
+
+def _read_beginning(path: Path) -> str:
+    """The first characters, so that a file of any size costs the same. Raises as `_read_whole`."""
+    raw = _bytes_of(path, _PROBE)
+    return _decoded(raw, whole=len(raw) < _PROBE)
+
+
+def _bytes_of(path: Path, at_most: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(at_most)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    if b"\0" in raw[:_BINARY_PROBE]:
+
+
+def _decoded(raw: bytes, *, whole: bool) -> str:
+    """Bytes as utf-8; if they are not the whole file, their last letter may be cut."""
+    if b"\0" in raw[:_PROBE]:
         raise _UnusableError("binary", "is a binary file (it holds zero bytes)")
     try:
-        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(raw, final=whole)
     except UnicodeDecodeError as error:
         raise _UnusableError(
             "not utf-8", f"is not utf-8 (byte {error.object[error.start]:#04x} at {error.start})"
         ) from None
-    if not text.strip():
+    if whole and not text.strip():
         raise _UnusableError("empty", "is empty")
     return text
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a file can be used (the library keeps a few that are not utf-8)."""
-    try:
-        return bool(_decode_strictly(path))
-    except _UnusableError:
-        return False
