@@ -17,13 +17,13 @@ from chainrule.errors import DataError
 MEGABYTES = 200
 # A process that trains on windows from all over a file; prints how many MB its resident memory grew.
 READER = f"""
-import sys
+import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from chainrule.data.token_file import TokenFile
 from chainrule.data.windows import Windows
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 windows = Windows(TokenFile(Path(sys.argv[1]), np.dtype(np.uint16), {MEGABYTES} * 500_000), 128)
 windows.batch(np.arange(8), torch.device("cpu"))
 before = resident()
@@ -74,7 +74,7 @@ def test_a_file_of_two_hundred_megabytes_costs_no_resident_memory(tmp_path):
         [sys.executable, "-c", READER, str(tmp_path / "big.bin")], capture_output=True, text=True, check=True
     )
 
-    assert float(done.stdout) < 20
+    assert float(done.stdout) < 20  # 0.3 MB; a map that is kept grows by 41 MB here
 
 
 def test_the_ids_of_a_vocabulary_fit_its_type():

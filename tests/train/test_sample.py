@@ -75,6 +75,10 @@ def test_top_k_keeps_the_k_largest(logits, k):
     assert not k or {7 - place for place in range(min(k, 8))} == {logits[place] for place in kept_V.nonzero()}
 
 
+def test_of_equal_logits_no_more_than_k_are_kept():
+    assert 2 == most_probable(torch.zeros(5), 2).isfinite().sum()
+
+
 def test_a_sample_leaves_the_mode_and_every_generator_as_they_were():
     model, before = make(dropout=0.5).train(), torch.get_rng_state()
     one, two = (continuation(model, [1], CONTEXT, SampleConfig(tokens=9), seed=4) for _ in range(2))

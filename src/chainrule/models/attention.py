@@ -27,7 +27,7 @@ LONG = 512
 class Sight(NamedTuple):
     """What the tokens of a batch may see, and where they stand; alike for all layers.
 
-    blocked  keys that a query must not see: (T, S) or (B, 1, T, S); None = exactly the future, in the fused form
+    blocked  keys that a query must not see: (T, S) or (B, 1, T, S); None = none, but with `fused` exactly the future
     turn     cos and sin of the rotary positions; None = positions are added to the tokens
     fused    take torch's fused kernel
     """

@@ -134,10 +134,11 @@ class Transformer(nn.Module):
         fused = cache is None and fused_is_faster(device, self._dtype(device), T, self._dropped())
         if documents_BT is not None:
             blocked_BTT = future_or_foreign(documents_BT)
-            return Sight(blocked_BTT[:, None], self._turn(position := positions_within(blocked_BTT)), fused), position
-        position = torch.arange(seen, seen + T, device=device)
-        blocked = None if fused else future(T, seen + T, device)
-        return Sight(blocked, self._turn(position), fused), position
+            position_BT = positions_within(blocked_BTT)
+            return Sight(blocked_BTT[:, None], self._turn(position_BT), fused), position_BT
+        position_T = torch.arange(seen, seen + T, device=device)
+        blocked_TS = None if fused else future(T, seen + T, device)
+        return Sight(blocked_TS, self._turn(position_T), fused), position_T
 
     def _turn(self, position: Tensor) -> tuple[Tensor, Tensor] | None:
         return self.rotary(position) if self.rotary is not None else None

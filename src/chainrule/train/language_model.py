@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
+from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from chainrule.data.tokenizer import load_tokenizer
 from chainrule.errors import CheckpointError, ConfigError, DataError
 from chainrule.models.transformer import Transformer
-from chainrule.train.checkpoint import load_weights, read_state
+from chainrule.train.checkpoint import load_weights
 from chainrule.train.config import TrainConfig
 from chainrule.train.run_folder import open_run
 from chainrule.train.tasks.text_model import build_model
@@ -37,8 +37,8 @@ def load_language_model(path: Path) -> LanguageModel:
         raise ConfigError(f"{path} is a run of the task {run.config.task!r}; a language model is expected")
     if run.folder is None or run.checkpoint is None:
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
-    read_state(run.checkpoint)
-    tokens_VD = load_file(run.checkpoint / "model.safetensors")["tokens.weight"]
+    with safe_open(run.checkpoint / "model.safetensors", "pt") as file:  # `open_run` has verified it
+        tokens_VD = file.get_tensor("tokens.weight")
     try:
         tokenizer = load_tokenizer(run.folder / "tokenizer.json")
     except DataError as error:

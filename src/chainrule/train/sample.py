@@ -68,7 +68,8 @@ def most_probable(logits_V: Tensor, k: int) -> Tensor:
     """Keep the k largest logits (all for k = 0); the others become -inf."""
     if not 0 < k < len(logits_V):
         return logits_V
-    return logits_V.masked_fill(logits_V < logits_V.topk(k).values[-1], -torch.inf)
+    kept = logits_V.topk(k)
+    return torch.full_like(logits_V, -torch.inf).scatter(0, kept.indices, kept.values)
 
 
 def nucleus(logits_V: Tensor, p: float) -> Tensor:

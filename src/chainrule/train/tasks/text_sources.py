@@ -18,8 +18,6 @@ from chainrule.train.config import TrainConfig
 from chainrule.train.huggingface.folder import tokenizer_of
 from chainrule.train.records import Listener
 
-_READ = 1 << 24
-
 
 def choose_tokenizer(config: TrainConfig, documents: Sequence[Document], listener: Listener) -> Tokenizer:
     """The tokenizer of `data.tokenizer`: learned from the documents, the bytes, or read from a file."""
