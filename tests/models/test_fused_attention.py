@@ -10,6 +10,8 @@ from chainrule.models.masks import future, future_or_foreign
 from small_transformers import VARIANTS, batch, make
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+# float64: the kernel sums in another order; 6e-15 and 3e-14 were the largest in 600 draws, another machine may round anew.
+FORWARD, BACKWARD = {"rtol": 4e-14, "atol": 4e-15}, {"rtol": 2e-13, "atol": 2e-14}
 DOCUMENTS = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
 
 
@@ -21,11 +23,11 @@ def test_fused_and_written_out_attention_agree_with_their_gradients(mask):
     fused = attend_fused(q, k, v, None if mask == "future" else blocked, nn.Identity())
     toward = torch.randn_like(written)
 
-    torch.testing.assert_close(written, fused, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(written, fused, **FORWARD)
     for one, two in zip(
         torch.autograd.grad(written, (q, k, v), toward), torch.autograd.grad(fused, (q, k, v), toward), strict=True
     ):
-        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(one, two, **BACKWARD)
 
 
 @pytest.mark.parametrize("documents", [None, [0] * 90 + [1] * 110], ids=["whole rows", "packed rows"])
@@ -35,7 +37,7 @@ def test_a_long_context_has_the_loss_that_it_has_written_out(name, documents):
     fused = next_token_loss(model, inputs)
     written = next_token_loss(model.double(), inputs)  # float64 is written out at this length
 
-    assert written.item() == pytest.approx(fused.item(), rel=1e-6)
+    assert written.item() == pytest.approx(fused.item(), rel=5e-7)  # 8 float32 units; 2 were measured
 
 
 def test_dropout_in_the_fused_kernel_acts_in_training_only():

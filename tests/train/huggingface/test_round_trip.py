@@ -17,6 +17,8 @@ from chainrule.train.tasks.text_model import build_model, pretrained_model, sett
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 pytestmark = pytest.mark.hf
 
+# Of logits of size 1 to 10, through two layers: some ten units of float32 (6e-8) and of float64 (1e-16), on other kernels.
+FLOAT32, FLOAT64 = {"rtol": 1e-5, "atol": 1e-5}, {"rtol": 1e-12, "atol": 1e-12}
 SMALL = {"layers": 2, "heads": 4, "hidden": 16, "context": 24}
 CONFIGS = {
     "gpt2": ModelConfig(**SMALL),
@@ -65,9 +67,9 @@ def test_transformers_loads_an_exported_model_without_a_remark_and_gives_its_log
     tokens_BT = torch.randint(257, (2, 24))
 
     assert not any(remarks.values()), remarks
-    torch.testing.assert_close(ours(tokens_BT), theirs(tokens_BT).logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours(tokens_BT), theirs(tokens_BT).logits, **FLOAT32)
     expected = in_true_float64(theirs)(tokens_BT).logits
-    torch.testing.assert_close(expected, ours.double()(tokens_BT), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(expected, ours.double()(tokens_BT), **FLOAT64)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -120,7 +122,7 @@ def test_a_model_that_transformers_saved_is_read(family, tmp_path):
     tokens_BT = torch.randint(300, (2, 16))
 
     assert (tmp_path / "theirs" / "model.safetensors.index.json").exists()
-    torch.testing.assert_close(theirs(tokens_BT).logits, ours(tokens_BT), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(tokens_BT).logits, ours(tokens_BT), **FLOAT32)
 
 
 def test_a_model_may_see_less_than_it_could(tmp_path):
