@@ -25,7 +25,7 @@ def train(
     print_config: Annotated[bool, Parameter(negative="")] = False,
     plan: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Train a Transformer language model on text: preflight, training, a sample, a report.
+    """Train a language model on text, a network on a table, or vectors of words: preflight, training, a report.
 
     Without arguments it learns from the sources of Python's standard library, in about three minutes on two cores.
     Ctrl-C ends the run after the step in progress and saves it.

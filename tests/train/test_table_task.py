@@ -59,7 +59,7 @@ def test_every_choice_about_the_data_is_said_with_its_reason(tmp_path, mixed):
         "left out: 'id': counts the rows: an identifier",
         "left out: 'class': as asked (table.drop)",
         "'day': ISO 8601 dates, taken as days since 1970-01-01",
-        "inputs: 9 of 4 columns: 'size', 'size is missing', \"colour is 'blue'\"",
+        "inputs: 9 of 4 columns; numbers: 'size' (2); true or false: 'paid'; dates: 'day'; words: 'colour' (5)",
         "target: 'target', regression (200 different numbers); loss mse",
         "rows: 140 training, 30 validation, 30 test; by a hash of each row's content",
         "to beat: the training mean, always: mse ",
@@ -166,6 +166,8 @@ def test_a_target_that_is_all_missing_is_refused_with_the_reason(tmp_path):
     ("make_config", "words"),
     [
         (lambda: TrainConfig(task="table"), "task is 'table': a file and the column that is to be predicted are needed"),
+        (lambda: TrainConfig(table=TableConfig("f.csv")), r"a table is given \('f.csv'\) and task is 'text', .*; set --task table"),
+        (lambda: TrainConfig(task="table", text=("a.txt",)), "text is 'a.txt' and task is 'table', which reads table.file"),
         (lambda: TableConfig(validation_fraction=0), "table.validation_fraction is 0; a share between 0 and 1 is needed"),
         (lambda: TableConfig(test_fraction=0.9), "together are 1.05: none is left to train on"),
         (lambda: TableConfig(delimiter=";;"), "table.delimiter is ';;'; one character is needed"),

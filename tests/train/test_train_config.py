@@ -79,6 +79,12 @@ def test_a_missing_file_is_refused(tmp_path):
         load_config(tmp_path / "no.toml")
 
 
+def test_data_in_the_place_of_settings_is_told_where_it_belongs(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(ConfigError, match=r"t\.csv is not valid TOML: .*; text is given by --text, a table by --task table"):
+        load_config(tmp_path / "t.csv")
+
+
 def test_an_integer_is_a_number():
     assert 1.0 == config_from({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate
 

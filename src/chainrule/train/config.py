@@ -187,9 +187,18 @@ class TrainConfig:
 
 
 def require_table(config: TrainConfig) -> None:
-    """Raise ConfigError if a run on a table lacks one, or cannot have its norm."""
+    """Raise ConfigError if a run on a table lacks one or cannot have its norm, and if another run is given a table."""
+    given = config.table.file or config.table.target
+    require(
+        config.task == "table" or not given,
+        f"a table is given ({given!r}) and task is {config.task!r}, which does not read it; set --task table",
+    )
     if config.task != "table":
         return
+    require(
+        not config.text,
+        f"text is {', '.join(map(repr, config.text))} and task is 'table', which reads table.file; leave text out",
+    )
     require(
         bool(config.table.file and config.table.target),
         "task is 'table': a file and the column that is to be predicted are needed, for instance "

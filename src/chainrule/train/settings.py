@@ -24,7 +24,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        hint = "" if path.suffix == ".toml" else "; text is given by --text, a table by --task table --table.file"
+        raise ConfigError(f"{path} is not valid TOML: {error}{hint}") from None
 
 
 def reason(error: Exception) -> str:

@@ -5,15 +5,18 @@ N rows, B rows of a batch, O outputs
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
 
 from chainrule.data.tables.answers import constant_output
-from chainrule.data.tables.column import Floats, counted, quoted
-from chainrule.data.tables.preprocess import Preprocessing
+from chainrule.data.tables.column import Floats, counted, quoted, shortened
+from chainrule.data.tables.column import Kind as ColumnKind
+from chainrule.data.tables.preprocess import Feature, Preprocessing
 from chainrule.data.tables.target import Target
 from chainrule.models.activations import ACTIVATIONS
 from chainrule.models.initialisation import INITIALISERS
@@ -29,6 +32,10 @@ from chainrule.train.tasks.table_scores import concluding
 MICRO_BATCH = 8192
 MEASURED = 8192
 LAST_LAYER = 0.1
+SHOWN = 8  # columns of a kind
+KINDS: Mapping[ColumnKind, str] = MappingProxyType(
+    {"number": "numbers", "boolean": "true or false", "date": "dates", "category": "words"}
+)
 BASELINES = {"regression": "the training mean", "binary": "the class shares", "multi-class": "the class shares"}
 
 
@@ -139,10 +146,21 @@ def describe(data: TableData, loss: str, listener: Listener) -> None:
     for name, reason in facts.left_out:
         listener.say("left out", f"{name!r}: {reason}")
     columns = counted(len(preprocessing.features), "column")
-    listener.say("inputs", f"{preprocessing.width:,} of {columns}: {quoted(preprocessing.inputs)}")
+    listener.say("inputs", f"{preprocessing.width:,} of {columns}; {by_kind(preprocessing.features)}")
     listener.say("target", f"{in_words(preprocessing.target, facts.goal)}; loss {loss}")
     counts = ", ".join(f"{len(side):,} {name}" for name, side in data.sides.items())
     listener.say("rows", f"{counts}; {facts.rule}")
+
+
+def by_kind(features: Sequence[Feature]) -> str:
+    """numbers: 'age' (2), 'size'; words: 'city' (5): a column of several inputs with their number."""
+    parts = []
+    for kind, plural in KINDS.items():
+        named = [(feature.name, len(feature.inputs)) for feature in features if feature.kind == kind]
+        shown = ", ".join(f"{shortened(name)!r}{f' ({inputs})' if inputs > 1 else ''}" for name, inputs in named[:SHOWN])
+        more = f" and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+        parts += [f"{plural}: {shown}{more}"] if named else []
+    return "; ".join(parts)
 
 
 def in_words(target: Target, reason: str) -> str:
