@@ -1,5 +1,7 @@
 """`chainrule losses`: the table, the page of a loss, a recommendation for a file, an examination of a user's own loss."""
 
+import sys
+
 import pytest
 
 from chainrule import cli
@@ -27,7 +29,7 @@ def of_batches(prediction, target):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr("sys.path", [*sys.path])
     (tmp_path / "my_losses.py").write_text(OWN, encoding="utf-8")
     rows = [f"{i % 7},{'yes' if i % 25 == 0 else 'no'},{0.37 * i % 11:.3f}" for i in range(400)]
     (tmp_path / "t.csv").write_text("\n".join(["day,bought,price", *rows]) + "\n", encoding="utf-8")
@@ -90,6 +92,15 @@ def test_a_bad_one_fails_with_the_place_and_the_command(folder, capsys):
     assert "error[loss-unstable] my_losses.py:naive" in shown
     assert "--> my_losses.py:9" in shown
     assert "reproduce: chainrule losses my_losses.py:naive --kind binary" in shown
+
+
+def test_the_users_file_is_run_once(folder, capsys):
+    (folder / "spoken.py").write_text(
+        "print('run')\ndef loss(p, t):\n    return (p - t).square().mean()\n", encoding="utf-8"
+    )
+    cli.run(["losses", "spoken.py", "--kind", "numbers"])
+
+    assert 1 == capsys.readouterr().out.splitlines().count("run")
 
 
 def test_one_that_takes_no_single_example_is_told_and_not_drawn(folder, capsys):

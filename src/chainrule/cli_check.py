@@ -10,13 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
 from rich.console import Console
 
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, did_you_mean
 from chainrule.report import Report, github, show
 from chainrule.setup_file import load_setup
 
@@ -103,8 +102,7 @@ def why(name: str = "", /) -> int:
             print(documented[known].splitlines()[0])
         return 0
     if name not in documented:
-        near = get_close_matches(name, documented, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(documented))}"
+        hint = did_you_mean(name, documented, f"known are {', '.join(sorted(documented))}")
         raise ConfigError(f"no check is called {name!r}; {hint}")
     print(documented[name])
     return 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainrule.cli_check import EXIT_CODES
-from chainrule.cli_own_loss import Kind, drawn, examined, recommended
+from chainrule.cli_own_loss import Function, Kind, drawn, examined, recommended
 from chainrule.errors import ConfigError
 from chainrule.report import show
-from chainrule.setup_file import is_file_target
+from chainrule.setup_file import is_file_target, load_loss
 
 if TYPE_CHECKING:
     from chainrule.losses import Loss, Recommendation
@@ -42,10 +42,11 @@ def losses(name: str = "", /, *, data: Path | None = None, target: str | None = 
     if (data is None) != (target is None):
         raise ConfigError("--data FILE and --target COLUMN belong together: give both")
     if is_file_target(name):
-        report, found = examined(name, data=data, column=target, kind=kind)
+        function = load_loss(name)
+        report, found = examined(function, name, data=data, column=target, kind=kind)
         show(report)
         if not any(finding.check == "loss-without-gradient" for finding in report.findings):
-            show_own_plot(name, found)
+            show_own_plot(function, found)
         return EXIT_CODES[report.verdict]
     if data is not None and target is not None:
         if name:
@@ -118,10 +119,10 @@ def show_plot(loss: Loss, settings: Mapping[str, Any]) -> None:
     draw(along(loss, numbers), loss.curve.axis)
 
 
-def show_own_plot(target: str, kind: Kind) -> None:
+def show_own_plot(function: Function, kind: Kind) -> None:
     """Your own loss and its gradient along a number; a line that says why not, if the function takes no single example."""
     try:
-        curve, axis = drawn(target, kind)
+        curve, axis = drawn(function, kind)
     except Exception as error:
         print(f"\nno plot: for a single example it raises {type(error).__name__}: {error}")
         return

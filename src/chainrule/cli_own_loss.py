@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from chainrule.errors import ConfigError
-from chainrule.setup_file import load_loss
+from chainrule.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,39 +19,40 @@ if TYPE_CHECKING:
     from chainrule.report import Report
 
 Kind = Literal["numbers", "counts", "binary", "classes"]
+Function: TypeAlias = Callable[[Any, Any], Any]
 
 
-def examined(target: str, *, data: Path | None, column: str | None, kind: Kind | None) -> tuple[Report, Kind]:
+def examined(
+    function: Function, name: str, *, data: Path | None, column: str | None, kind: Kind | None
+) -> tuple[Report, Kind]:
     """The report on the loss function that FILE.py:function names, on a column's targets or drawn ones, and their kind."""
-    function = load_loss(target)
     from chainrule import api
     from chainrule.losses.samples import untrained, untrained_on
 
-    found: Kind = kind or "numbers"
     if data is not None and column is not None:
         targets = targets_in(data, column, kind)
-        batch, found = untrained_on(targets), cast(Kind, targets.kind)
+        batch, found = untrained_on(targets), targets.kind
         flags = f" --data {data} --target {column}"
     else:
         if kind is None:
             print("examined on targets that are numbers; --kind counts, binary or classes for others", file=sys.stderr)
+        found = kind or "numbers"
         batch, flags = untrained(found), ""
     flags += f" --kind {kind}" if kind else ""
-    return api.check_loss(function, *batch, where=target, command=f"chainrule losses {target}{flags}"), found
+    return api.check_loss(function, *batch, where=name, command=f"chainrule losses {name}{flags}"), found
 
 
-def drawn(target: str, kind: Kind) -> tuple[Drawn, str]:
+def drawn(function: Function, kind: Kind) -> tuple[Drawn, str]:
     """Your own loss and its slope along one number, and what that number is: as the catalogue draws a loss of the kind."""
     from chainrule.losses.classification import POSITIVE, RIGHT_CLASS
     from chainrule.losses.curves import slopes
-    from chainrule.losses.regression import MSE, POISSON
+    from chainrule.losses.regression import ERROR, LOG_RATE
 
-    curves = {"numbers": MSE.curve, "counts": POISSON.curve, "binary": POSITIVE, "classes": RIGHT_CLASS}
-    function, curve = load_loss(target), curves[kind]
+    curve = {"numbers": ERROR, "counts": LOG_RATE, "binary": POSITIVE, "classes": RIGHT_CLASS}[kind]
 
     def term(x: Tensor) -> Tensor:
         at = curve.at(x)
-        value: Tensor = function(at["prediction"], at["target"].to(x.dtype) if kind == "binary" else at["target"])
+        value: Tensor = function(at["prediction"], at["target"])
         return value
 
     return slopes(term, curve.low, curve.high), curve.axis
@@ -73,8 +73,7 @@ def targets_in(data: Path, name: str, kind: Kind | None) -> Targets:
     table = read_table(data)
     column = table.find(name)
     if column is None:
-        near = get_close_matches(name, table.names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(table.names)}"
+        hint = did_you_mean(name, table.names, f"it has {', '.join(table.names)}")
         raise ConfigError(f"{data} has no column {name!r}; {hint}")
     return targets_of(_values(column), kind=kind)
 

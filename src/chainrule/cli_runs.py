@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, did_you_mean
 from chainrule.report.plot import Series, plot
 from chainrule.train.comparison import at_common_steps, comparable, curve, differences, figures, progress
 from chainrule.train.past import PastRun, past_runs, read_run
@@ -69,8 +68,7 @@ def find_run(name: str, folder: Path) -> PastRun:
         if path.is_dir():
             return read_run(path)
     known = [path.name for path in sorted(folder.glob("*")) if path.is_dir()]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known, f"known are {', '.join(known) or 'none'}")
     raise ConfigError(f"no run {name!r} in {folder}/; {hint}")
 
 

@@ -15,6 +15,15 @@ A message says what was seen, where, what was expected and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, show: Callable[[str], str] = str) -> str:
+    """The end of a message about an unknown name: the nearest known one by spelling, as `show` writes it, or `otherwise`."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean {show(near[0])}?" if near else otherwise
+
 
 class ChainruleError(Exception):
     """Root of all errors that chainrule raises on purpose."""

@@ -7,12 +7,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from chainrule.errors import SetupError
+from chainrule.errors import SetupError, did_you_mean
 from chainrule.setups import Setup
 
 
@@ -90,9 +89,8 @@ def _function(module: ModuleType, name: str, file: Path, wanted: Wanted) -> Call
     function = getattr(module, name, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        near = get_close_matches(name, functions, n=1)
         write = f"write `def {name}({wanted.arguments}):` that returns {wanted.returns}"
-        hint = f"did you mean {file.name}:{near[0]}?" if near else write
+        hint = did_you_mean(name, functions, write, show=lambda near: f"{file.name}:{near}")
         raise SetupError(f"{file.name} has no function {name!r}; {hint}")
     if not callable(function):
         raise SetupError(

@@ -11,7 +11,6 @@ All of them run only what the parameter influences, in float64. All but the text
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from chainrule.compare.entry_lines import EntryLines
 from chainrule.compare.entry_stencils import REQUIRED, central_entries, chunked, order8_entries
 from chainrule.compare.lines import graph_noise
 from chainrule.compare.suffix import suffix_of
-from chainrule.errors import ChainruleError, ConfigError
+from chainrule.errors import ChainruleError, ConfigError, did_you_mean
 from chainrule.graph import Graph, Leaf, Ref, Value
 from chainrule.numdiff.complex_step import STEP, complex_step
 from chainrule.numdiff.stencils import Estimate
@@ -149,8 +148,7 @@ def find_parameter(graph: Graph, name: str) -> Leaf:
     """The trainable leaf with that path. Raises ConfigError with the nearest name, ChainruleError if not float64."""
     leaves = {path: leaf for leaf in graph.leaves.values() if leaf.trainable for path in leaf.paths}
     if name not in leaves:
-        near = difflib.get_close_matches(name, leaves, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(list(leaves)[:8])} ..."
+        hint = did_you_mean(name, leaves, f"it has {', '.join(list(leaves)[:8])} ...", show=repr)
         raise ConfigError(f"the graph has no trainable parameter {name!r}; {hint}")
     leaf = leaves[name]
     if leaf.value.dtype != torch.float64:

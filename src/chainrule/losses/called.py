@@ -6,10 +6,9 @@ import inspect
 import math
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, did_you_mean
 from chainrule.losses.catalogue import loss_named
 from chainrule.losses.entry import Loss
 
@@ -54,8 +53,7 @@ def _setting(part: str, text: str, loss: Loss) -> tuple[str, float]:
     name, equals, number = (piece.strip() for piece in part.partition("="))
     known = numbers_of(loss)
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
+        hint = did_you_mean(name, known, f"it has {', '.join(known) or 'none'}")
         raise ConfigError(f"{text!r}: {loss.name} has no setting {name!r}; {hint}")
     low, high, closed = LIMITS[name]
     try:

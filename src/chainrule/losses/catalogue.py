@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, did_you_mean
 from chainrule.losses import classification, distributions, language, ranking, regression
 from chainrule.losses.entry import Loss
 
@@ -21,7 +19,6 @@ def loss_named(name: str) -> Loss:
     """The loss that a user's file or command line names. Raises ConfigError for any other name."""
     known = {loss.name: loss for loss in CATALOGUE}
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        hint = did_you_mean(name, known, f"known are {', '.join(known)}")
         raise ConfigError(f"no loss is called {name!r}; {hint}")
     return known[name]

@@ -7,6 +7,8 @@ section 3; C. Cortes and V. Vapnik, Support-vector networks, Machine Learning 20
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -123,7 +125,7 @@ def _one_class(x: Tensor) -> Inputs:
 
 
 def _one_positive(x: Tensor) -> Inputs:
-    return {"prediction": x[None], "target": torch.ones(1, dtype=torch.long)}
+    return {"prediction": x[None], "target": torch.ones_like(x[None])}
 
 
 RIGHT_CLASS = Curve("logit of the right class; two others have 0", -6.0, 6.0, _one_class)
@@ -162,19 +164,15 @@ def naive_binary_focal(prediction: Tensor, target: Tensor) -> Tensor:
     return -((1 - p) ** 2 * p.log()).mean()
 
 
-CROSS_ENTROPY = Loss(
-    name="cross-entropy",
+_of_classes = partial(Loss, task="classification", target="classes", draw=_draw_classes, curve=RIGHT_CLASS)
+_of_labels = partial(Loss, task="classification", target="binary", draw=_draw_binary, curve=POSITIVE)
+CROSS_ENTROPY = _of_classes(
     function=cross_entropy,
-    task="classification",
-    target="classes",
     formula="−Σ_c y_c log p_c,  p = softmax(x)",
     gradient="p − y",
     outliers="sensitive to wrong labels: the loss of a confident mistake grows without bound, its pull is at most 1 a logit",
     choose="one of C classes; you want probabilities; the default for classification and language models",
-    avoid="several classes can be right at once (log-loss for each); many labels are wrong (smoothing, focal does not help)",
-    draw=_draw_classes,
-    moves=("prediction",),
-    curve=RIGHT_CLASS,
+    avoid="several classes can be right at once (log-loss for each); many labels are wrong (smoothing helps, focal does not)",
     naive=Naive(
         form="−log(exp x_t / Σ exp x_c)",
         breaks="exp overflows beyond x = 88 in float32: inf/inf = nan; p_t below 1e-45 is 0: log 0. log(p + ε) only hides it: "
@@ -183,19 +181,13 @@ CROSS_ENTROPY = Loss(
         at=_surely_wrong,
     ),
 )
-LOG_LOSS = Loss(
-    name="log-loss",
+LOG_LOSS = _of_labels(
     function=log_loss,
-    task="classification",
-    target="binary",
     formula="−t log σ(x) − (1 − t) log(1 − σ(x))",
     gradient="σ(x) − t",
     outliers="sensitive to wrong labels: the loss of a confident mistake grows as |x|, its pull is at most 1",
     choose="yes or no, or several labels that are independent; you want probabilities",
     avoid="exactly one of several classes is right (cross-entropy); one class is so rare that most of the loss is easy examples",
-    draw=_draw_binary,
-    moves=("prediction",),
-    curve=POSITIVE,
     naive=Naive(
         form="−t log p − (1 − t) log(1 − p),  p = σ(x)",
         breaks="σ(x) is 1 beyond x = 17 in float32: log(1 − p) = log 0 = −inf, and 0 · −inf = nan for the other label",
@@ -203,19 +195,13 @@ LOG_LOSS = Loss(
         at=_wrong_negative,
     ),
 )
-FOCAL = Loss(
-    name="focal",
+FOCAL = _of_classes(
     function=focal,
-    task="classification",
-    target="classes",
     formula="−(1 − p_t)^γ log p_t,  p = softmax(x)",
     gradient="((1 − p_t)^γ − γ p_t (1 − p_t)^(γ−1) log p_t) (p − y)",
     outliers="sensitive to wrong labels, more than the cross entropy: what is hard counts most",
     choose="one class has nearly all examples, and they are easy",
     avoid="you want calibrated probabilities; labels are noisy; imbalance is mild (class weights do)",
-    draw=_draw_classes,
-    moves=("prediction",),
-    curve=RIGHT_CLASS,
     naive=Naive(
         form="−(1 − p)^γ log p,  p = softmax(x)_t",
         breaks="p below 1e-45 is 0 in float32: log 0 = −inf, gradient nan",
@@ -223,19 +209,13 @@ FOCAL = Loss(
         at=_surely_wrong,
     ),
 )
-BINARY_FOCAL = Loss(
-    name="binary-focal",
+BINARY_FOCAL = _of_labels(
     function=binary_focal,
-    task="classification",
-    target="binary",
     formula="−α_t (1 − p_t)^γ log p_t,  p_t = σ(s x), s = 2t − 1",
     gradient="s α_t (1 − p_t)^γ (γ p_t log p_t + p_t − 1)",
     outliers="sensitive to wrong labels, more than the log loss: what is hard counts most",
     choose="positives are rarer than 1 in 100 and negatives are easy: detection, fraud",
     avoid="you want calibrated probabilities; labels are noisy; imbalance is mild (positive_weight does)",
-    draw=_draw_binary,
-    moves=("prediction",),
-    curve=POSITIVE,
     naive=Naive(
         form="−(1 − p)^γ log p,  p = σ(x) or 1 − σ(x)",
         breaks="1 − σ(x) is 0 beyond x = 17 in float32: log 0 = −inf, gradient nan",
@@ -243,18 +223,12 @@ BINARY_FOCAL = Loss(
         at=_wrong_negative,
     ),
 )
-HINGE = Loss(
-    name="hinge",
+HINGE = _of_labels(
     function=hinge,
-    task="classification",
-    target="binary",
     formula="max(0, 1 − s x),  s = 2t − 1",
     gradient="−s [s x < 1]",
     outliers="moderate: the loss of a wrong label grows as |x|, its pull is 1; examples beyond the margin have none",
     choose="only the decision matters; few support vectors; a maximal margin",
     avoid="you want probabilities; second derivatives are used",
-    draw=_draw_binary,
-    moves=("prediction",),
-    curve=POSITIVE,
 )
 LOSSES = (CROSS_ENTROPY, LOG_LOSS, FOCAL, BINARY_FOCAL, HINGE)

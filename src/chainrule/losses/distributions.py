@@ -5,6 +5,8 @@ N distributions, C outcomes. Each returns the mean over distributions, a scalar.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,6 +58,11 @@ def _of_two(x: Tensor) -> Inputs:
     return {"prediction": torch.stack([x, 0 * x])[None], "target": target}
 
 
+def _one_outcome(x: Tensor) -> Inputs:
+    logits = RIGHT_CLASS.at(x)
+    return {**logits, "prediction": torch.log_softmax(logits["prediction"], dim=-1)}
+
+
 def _certain() -> Inputs:
     return {"prediction": torch.tensor([[0.0, 1.0]]), "target": torch.tensor([[0.0, 1.0]])}
 
@@ -66,17 +73,14 @@ def naive_kl(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 KL_DIVERGENCE = Loss(
-    name="kl-divergence",
     function=kl_divergence,
     task="distributions",
-    target="other",
     formula="Σ_c y_c (log y_c − log p_c),  p = softmax(x)",
     gradient="p − y",
     outliers="sensitive where y is above 0 and p near 0, insensitive to p where y is 0",
     choose="the target is a distribution: distillation from a teacher, a prior",
     avoid="the target is one class (cross-entropy: the same gradient); p must not spread over all of y (take KL the other way)",
     draw=_draw_distributions,
-    moves=("prediction",),
     curve=Curve("logit of the outcome that has y = 0.7; the other has 0", -6.0, 6.0, _of_two),
     naive=Naive(
         form="Σ y log(y / p),  p = softmax(x)",
@@ -86,7 +90,6 @@ KL_DIVERGENCE = Loss(
     ),
 )
 NEGATIVE_LOG_LIKELIHOOD = Loss(
-    name="negative-log-likelihood",
     function=negative_log_likelihood,
     task="distributions",
     target="classes",
@@ -96,16 +99,7 @@ NEGATIVE_LOG_LIKELIHOOD = Loss(
     choose="the model gives log probabilities itself: a mixture, a flow, log_softmax for other uses, too",
     avoid="the model gives logits (cross-entropy does both at once and is as stable)",
     draw=_draw_outcomes,
-    moves=("prediction",),
-    curve=Curve(
-        RIGHT_CLASS.axis,
-        RIGHT_CLASS.low,
-        RIGHT_CLASS.high,
-        lambda x: {
-            "prediction": torch.log_softmax(torch.stack([x, 0 * x, 0 * x]), dim=-1)[None],
-            "target": torch.zeros(1, dtype=torch.long),
-        },
-    ),
+    curve=replace(RIGHT_CLASS, at=_one_outcome),
     naive=Naive(
         form="−log(p_t), p_t from the exponential of what was given",
         breaks="exp of a log probability below −104 is 0 in float32: log 0 = −inf",

@@ -13,7 +13,8 @@ from chainrule.errors import SetupError
 
 Task: TypeAlias = Literal["regression", "classification", "ranking", "distributions", "language"]
 # What a target is, where there is one for each row; "other" where a loss compares something else.
-Target: TypeAlias = Literal["numbers", "counts", "binary", "classes", "other"]
+Kind: TypeAlias = Literal["numbers", "counts", "binary", "classes"]
+Target: TypeAlias = Kind | Literal["other"]
 # Arguments of the function by name.
 Inputs: TypeAlias = Mapping[str, Tensor]
 
@@ -53,34 +54,37 @@ class Naive:
 class Loss:
     """One loss of the catalogue.
 
-    name       as it is written in RUN.toml: "log-cosh"
     function   (prediction, target, *, settings) -> mean over the terms; its docstring has formula and gradient
     task       what is learned
-    target     what it takes as target
     formula    of one term
     gradient   of one term
     outliers   what a target far off does
     choose     when to take it
     avoid      when not to
-    draw       arguments in float64 from a generator: to test it and to plot it
-    moves      the arguments along which `gradient` is taken
+    draw       arguments in float64 from a generator: to test it
     curve      one term along one number, to be drawn
+    target     what it takes as target
+    moves      the arguments along which `gradient` is taken
     naive      the naive form; None if the formula can be computed as it stands
     """
 
-    name: str
     function: Callable[..., Tensor]
     task: Task
-    target: Target
     formula: str
     gradient: str
     outliers: str
     choose: str
     avoid: str
     draw: Callable[[torch.Generator], Inputs]
-    moves: tuple[str, ...]
     curve: Curve
+    target: Target = "other"
+    moves: tuple[str, ...] = ("prediction",)
     naive: Naive | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is written in RUN.toml: "log-cosh" of the function `log_cosh`."""
+        return self.function.__name__.replace("_", "-")
 
 
 def require_same_shape(loss: str, prediction: Tensor, target: Tensor) -> None:

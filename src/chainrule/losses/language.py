@@ -132,10 +132,8 @@ def naive_hierarchical_softmax(context_ND: Tensor, node_MD: Tensor, path_NL: Ten
 
 
 FULL_SOFTMAX = Loss(
-    name="full-softmax",
     function=full_softmax,
     task="language",
-    target="other",
     formula="−log (exp w_t·h / Σ_v exp w_v·h)",
     gradient="of h: Wᵀ (p − y)",
     outliers="sensitive to wrong words, as the cross entropy, which it is",
@@ -152,10 +150,8 @@ FULL_SOFTMAX = Loss(
     ),
 )
 NEGATIVE_SAMPLING = Loss(
-    name="negative-sampling",
     function=negative_sampling,
     task="language",
-    target="other",
     formula="−log σ(w_t·h) − Σ_k log σ(−w_k·h)",
     gradient="of h: (σ(w_t·h) − 1) w_t + Σ_k σ(w_k·h) w_k",
     outliers="moderate: a wrong word pulls with at most its vector's length",
@@ -172,10 +168,8 @@ NEGATIVE_SAMPLING = Loss(
     ),
 )
 HIERARCHICAL_SOFTMAX = Loss(
-    name="hierarchical-softmax",
     function=hierarchical_softmax,
     task="language",
-    target="other",
     formula="−Σ_l log σ(s_l v_l·h)",
     gradient="of h: Σ_l (σ(v_l·h) − [s_l = 1]) v_l",
     outliers="sensitive to wrong words: each turn of the path adds its own loss",

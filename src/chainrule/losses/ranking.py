@@ -97,10 +97,8 @@ def naive_info_nce(query_ND: Tensor, key_ND: Tensor, temperature: float = 0.01) 
 
 
 MARGIN_RANKING = Loss(
-    name="margin-ranking",
     function=margin_ranking,
     task="ranking",
-    target="other",
     formula="max(0, m − o (x₁ − x₂))",
     gradient="−o [o (x₁ − x₂) < m], for x₂ its negative",
     outliers="moderate: a wrongly ordered pair pulls with the force 1, however far apart the scores are",
@@ -111,10 +109,8 @@ MARGIN_RANKING = Loss(
     curve=Curve("x₁ − x₂, where the first is to be higher", -3.0, 3.0, _scores_apart),
 )
 TRIPLET = Loss(
-    name="triplet",
     function=triplet,
     task="ranking",
-    target="other",
     formula="max(0, m + |a − p| − |a − n|)",
     gradient="of a: (a − p)/|a − p| − (a − n)/|a − n| where the loss is above 0",
     outliers="moderate: the pull of a point is at most 2; a wrong triple never becomes easy",
@@ -131,10 +127,8 @@ TRIPLET = Loss(
     ),
 )
 INFO_NCE = Loss(
-    name="info-nce",
     function=info_nce,
     task="ranking",
-    target="other",
     formula="−log (exp s_ii / Σ_j exp s_ij),  s_ij = cos(q_i, k_j)/τ",
     gradient="of s_ij: p_ij − [i = j]",
     outliers="moderate: cosines are bounded, so a term is at most 2/τ + log n; false negatives hurt",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chainrule.losses.called import written
 from chainrule.losses.classification import BINARY_FOCAL, CROSS_ENTROPY, FOCAL, HINGE, LOG_LOSS
-from chainrule.losses.entry import Loss, Target
+from chainrule.losses.entry import Kind, Loss
 from chainrule.losses.outliers import BEYOND, Spread, spread
 from chainrule.losses.regression import HUBER, LOG_COSH, MAE, MSE, POISSON, QUANTILE
 from chainrule.losses.targets import Targets, targets_of
@@ -52,7 +52,7 @@ class Recommendation:
     others: tuple[tuple[Loss, str], ...] = field(default=())
 
 
-def recommend(column: Sequence[Any] | NDArray[Any], *, kind: Target | None = None) -> Recommendation:
+def recommend(column: Sequence[Any] | NDArray[Any], *, kind: Kind | None = None) -> Recommendation:
     """A loss for a column of targets: numbers, strings or booleans.
 
     kind  "numbers", "counts", "binary" or "classes", if you know; None = conclude it from the values

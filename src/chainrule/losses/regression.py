@@ -8,6 +8,8 @@ Econometrica 46 (1978) 33-50.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -78,71 +80,49 @@ def _draw_counts(generator: torch.Generator) -> Inputs:
     return {"prediction": log_rate, "target": torch.poisson(log_rate.exp(), generator=generator)}
 
 
-def _against(target: float) -> Curve:
-    axis = "error = prediction − target" if target == 0 else f"prediction x = log rate, where {target:g} were counted"
-    low, high = (-4.0, 4.0) if target == 0 else (-2.0, 3.0)
-    return Curve(axis, low, high, lambda x: {"prediction": x[None], "target": torch.full_like(x[None], target)})
+def _beside(target: float) -> Callable[[Tensor], Inputs]:
+    return lambda x: {"prediction": x[None], "target": torch.full_like(x[None], target)}
 
 
 def _one(prediction: float, target: float) -> Inputs:
     return {"prediction": torch.tensor([prediction]), "target": torch.tensor([target])}
 
 
-MSE = Loss(
-    name="mse",
+ERROR = Curve("error = prediction − target", -4.0, 4.0, _beside(0.0))
+LOG_RATE = Curve("prediction x = log rate, where 3 were counted", -2.0, 3.0, _beside(3.0))
+
+_of_an_error = partial(Loss, task="regression", target="numbers", draw=_draw, curve=ERROR)
+MSE = _of_an_error(
     function=mse,
-    task="regression",
-    target="numbers",
     formula="e²",
     gradient="2 e",
     outliers="sensitive: the pull grows with the error, one target 10 off weighs as much as 100 that are 1 off",
     choose="errors are about normal; you want the mean; the default for regression",
     avoid="a few targets are far off, or wrong; the targets span orders of magnitude (take their logarithm)",
-    draw=_draw,
-    moves=("prediction",),
-    curve=_against(0),
 )
-MAE = Loss(
-    name="mae",
+MAE = _of_an_error(
     function=mae,
-    task="regression",
-    target="numbers",
     formula="|e|",
     gradient="sign(e)",
     outliers="robust: every error pulls with the force 1, up to half of the targets may be arbitrary",
     choose="many outliers, heavy tails; you want the median",
     avoid="you want the mean of a skewed target; the pull does not fade at e = 0, so the last steps need a falling rate",
-    draw=_draw,
-    moves=("prediction",),
-    curve=_against(0),
 )
-HUBER = Loss(
-    name="huber",
+HUBER = _of_an_error(
     function=huber,
-    task="regression",
-    target="numbers",
     formula="e²/2 if |e| ≤ δ, else δ (|e| − δ/2)",
     gradient="clamp(e, −δ, δ)",
     outliers="robust: errors beyond δ pull with the force δ and no more",
     choose="mostly normal errors with some outliers: smooth at 0 as mse, bounded as mae",
     avoid="δ cannot be put in the target's units; you want exactly the mean or the median",
-    draw=_draw,
-    moves=("prediction",),
-    curve=_against(0),
 )
-LOG_COSH = Loss(
-    name="log-cosh",
+LOG_COSH = _of_an_error(
     function=log_cosh,
-    task="regression",
-    target="numbers",
     formula="log cosh e",
     gradient="tanh e",
     outliers="robust: about e²/2 near 0, |e| − log 2 far away",
     choose="as huber, and second derivatives are used: it is smooth everywhere",
     avoid="the targets' scale is not near 1: it has no δ; standardise them first",
-    draw=_draw,
-    moves=("prediction",),
-    curve=_against(0),
     naive=Naive(
         form="log(cosh(e))",
         breaks="cosh overflows beyond |e| = 89 in float32: loss inf, gradient nan",
@@ -150,22 +130,15 @@ LOG_COSH = Loss(
         at=lambda: _one(120.0, 0.0),
     ),
 )
-QUANTILE = Loss(
-    name="quantile",
+QUANTILE = _of_an_error(
     function=quantile,
-    task="regression",
-    target="numbers",
     formula="max((1 − q) e, −q e)",
     gradient="[e > 0] − q",
     outliers="robust, as mae, of which it is half for q = 1/2",
     choose="too high and too low cost differently; intervals (one prediction for q = 0.05, one for 0.95)",
     avoid="you want the mean; few data beyond the quantile; predictions of two quantiles can cross",
-    draw=_draw,
-    moves=("prediction",),
-    curve=_against(0),
 )
 POISSON = Loss(
-    name="poisson",
     function=poisson,
     task="regression",
     target="counts",
@@ -175,8 +148,7 @@ POISSON = Loss(
     choose="counts of events, 0 included; effects multiply",
     avoid="the variance is far above the mean (overdispersion); negative or bounded targets; logits above 88 overflow",
     draw=_draw_counts,
-    moves=("prediction",),
-    curve=_against(3),
+    curve=LOG_RATE,
     naive=Naive(
         form="λ − t log λ,  λ = eˣ",
         breaks="a rate below 1e-45 is 0 in float32: log 0 = −inf, and 0 · −inf = nan where nothing was counted",

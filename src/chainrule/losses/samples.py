@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chainrule.losses.entry import Target
+from chainrule.losses.entry import Kind
 from chainrule.losses.targets import Targets
 
 EXAMPLES = 16
@@ -13,7 +13,7 @@ CLASSES = 4
 ROWS = 256  # of a column: enough for every class that matters
 
 
-def untrained(kind: Target, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+def untrained(kind: Kind, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """(prediction, target) in float32: standard normal predictions and targets drawn independently of them.
 
     numbers  (B) and standard normal (B);  counts  (B) and Poisson numbers of mean 3 (B)

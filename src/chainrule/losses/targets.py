@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.errors import DataError
-from chainrule.losses.entry import Target
+from chainrule.losses.entry import Kind
 
 MOST_CODES = 30  # distinct integers up to which they may be the codes of classes
 ROWS_PER_CODE = 10  # rows that there are for each class on average, if they are
@@ -30,7 +30,7 @@ class Targets:
     missing  rows without a target
     """
 
-    kind: Target
+    kind: Kind
     reason: str
     values: NDArray[np.float64]
     labels: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Targets:
     missing: int = 0
 
 
-def targets_of(column: Sequence[Any] | NDArray[Any], *, kind: Target | None = None) -> Targets:
+def targets_of(column: Sequence[Any] | NDArray[Any], *, kind: Kind | None = None) -> Targets:
     """Look at a column: numbers, strings or booleans; None, nan and "" are missing.
 
     kind  what the user knows it to hold; None = conclude it from the values
@@ -93,7 +93,7 @@ def _first_word(given: list[Any]) -> Any:
     return next(value for value in given if _as_numbers([value]) is None)
 
 
-def _conclude(numbers: NDArray[np.float64] | None, given: list[Any]) -> tuple[Target, str]:
+def _conclude(numbers: NDArray[np.float64] | None, given: list[Any]) -> tuple[Kind, str]:
     """What the values are, and why."""
     distinct = len(set(given)) if numbers is None else len(np.unique(numbers))
     if distinct == 2:
@@ -105,7 +105,7 @@ def _conclude(numbers: NDArray[np.float64] | None, given: list[Any]) -> tuple[Ta
     return _integers(numbers, distinct)
 
 
-def _integers(numbers: NDArray[np.float64], distinct: int) -> tuple[Target, str]:
+def _integers(numbers: NDArray[np.float64], distinct: int) -> tuple[Kind, str]:
     low, high = int(numbers.min()), int(numbers.max())
     if _falls_off(numbers) and low in (0, 1) and float(np.median(numbers)) <= SMALL_COUNT:
         return (
@@ -124,7 +124,7 @@ def _falls_off(numbers: NDArray[np.float64]) -> bool:
     return bool(high >= 4 and (numbers > 0.8 * high).mean() < 0.05)
 
 
-def _classes(kind: Target, reason: str, numbers: NDArray[np.float64] | None, given: list[Any], missing: int) -> Targets:
+def _classes(kind: Kind, reason: str, numbers: NDArray[np.float64] | None, given: list[Any], missing: int) -> Targets:
     labels, codes, sizes = np.unique(
         numbers if numbers is not None else np.array([str(value) for value in given]),
         return_inverse=True,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from chainrule.data.tables.read import read_table
 from chainrule.data.tables.sides import Sides, divide
 from chainrule.data.tables.target import Target, find_goal, make_target, values_of
 from chainrule.data.tables.useful import useful, why_useless
-from chainrule.errors import CheckpointError, DataError
+from chainrule.errors import CheckpointError, DataError, did_you_mean
 from chainrule.train.atomic import read_json, write_folder, write_json
 from chainrule.train.config import TableConfig, TrainConfig
 from chainrule.train.engine import Batch
@@ -163,8 +162,7 @@ def require_known(wanted: Collection[str], names: Collection[str], setting: str,
     """Raise DataError if the file has no such column; the nearest name is offered."""
     for name in wanted:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its columns are {quoted(names, 12)}"
+            hint = did_you_mean(name, names, f"its columns are {quoted(names, 12)}", show=repr)
             raise DataError(f"{setting} is {name!r}, and {source} has no such column; {hint}")
 
 
