@@ -107,7 +107,7 @@ def _of_loss(subject: LossSubject, group: str, checks: tuple[Any, ...]) -> tuple
     )
     if findings or stage.not_run or loss_wrong_gradient not in checks:
         return stage, findings
-    found = loss_wrong_gradient.compared(subject)
+    found = subject.slopes
     summary = f"autograd = slope of the loss in {len(found.places)} entries of the predictions, float64"
     return replace(stage, summary=summary, resolution=found.resolution), findings
 

@@ -7,9 +7,9 @@ Why it matters
     the loss is the mean over examples. A sum makes the gradient grow with the batch; predictions (B, 1) beside targets (B)
     broadcast to (B, B), and the model learns the mean of all targets.
 How it decides
-    In float64: L(batch) = (n_A L(A) + n_B L(B)) / (n_A + n_B) within 1e-6 is a mean. If bringing both to one shape makes it so,
-    it is the broadcast, an error; L(A) + L(B) is a sum, a warning; anything else (root of a mean, weights that are
-    normalised in the batch, contrast between examples) a warning, for that may be meant.
+    In float64: L(batch) = (n_A L(A) + n_B L(B)) / (n_A + n_B) within 1e-6 of the larger part is a mean. If bringing both to
+    one shape makes it so, it is the broadcast, an error; L(A) + L(B) is a sum, a warning; anything else (root of a mean,
+    weights that are normalised in the batch, contrast between examples) a warning, for that may be meant.
 Broken
     def loss(prediction, target):
         return (prediction - target).square().sum()
@@ -23,15 +23,50 @@ Limits
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from chainrule.checks.own_loss.subject import LossSubject
-from chainrule.finding import Finding, NotRun, Outcome, Severity
+from chainrule.finding import NotRun, Outcome, Severity
 
 NAME = "loss-not-a-mean"
-CLOSE = 1e-6
+CLOSE = 1e-6  # of the larger part: a loss that computes in float32 inside rounds to 1e-7 of it
+SUM: tuple[Severity, str, str] = (
+    "warning",
+    "this loss is a sum over the examples: its gradient grows with the batch size",
+    "Take the mean; else choose the learning rate for this batch size, and compare losses of equal batches only.",
+)
+MIXED: tuple[Severity, str, str] = (
+    "warning",
+    "this loss is not a mean over the examples: it depends on which of them share a batch",
+    "If that is meant (a contrast between examples, a root of a mean), accumulated gradients are not those of the full "
+    "batch, and the validation loss depends on the batch size.",
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The loss of a batch, of its first quarter A, and of the rest B, with the examples that A and B have."""
+
+    whole: float
+    first: float
+    rest: float
+    cut: int
+    others: int
+
+    @property
+    def is_mean(self) -> bool:
+        """The loss of the batch is the mean over the examples."""
+        return self._close((self.cut * self.first + self.others * self.rest) / (self.cut + self.others))
+
+    @property
+    def is_sum(self) -> bool:
+        """The loss of the batch is the sum of its parts'."""
+        return self._close(self.first + self.rest)
+
+    def _close(self, expected: float) -> bool:
+        return abs(self.whole - expected) <= CLOSE * max(abs(self.first), abs(self.rest))
 
 
 def check(subject: LossSubject) -> Outcome:
@@ -39,80 +74,49 @@ def check(subject: LossSubject) -> Outcome:
     prediction, target = subject.exact
     if len(prediction) < 3:
         return NotRun("the batch has fewer than 3 examples")
-    if not torch.equal(subject.value(prediction, target), subject.value(prediction, target)):
+    if not subject.repeats:
         return NotRun("two runs on the same numbers differ")
     parts = _parts(subject, prediction, target)
-    if not all(math.isfinite(part) for part in parts):
+    if not all(map(math.isfinite, (parts.whole, parts.first, parts.rest))):
         return NotRun("the loss of a part of the batch is not finite")
-    if _is_mean(*parts, len(prediction)):
+    if parts.is_mean:
         return []
-    return [_finding(subject, parts, *_reason(subject, prediction, target, parts))]
+    severity, message, advice = _reason(subject, prediction, target, parts)
+    return [
+        subject.finding(
+            NAME,
+            severity,
+            message,
+            evidence={
+                "whole": parts.whole,
+                "parts": [parts.first, parts.rest],
+                "examples": [parts.cut, parts.others],
+            },
+            rows=(
+                (f"all {len(prediction)} examples", f"{parts.whole:.6g}", ""),
+                (f"the first {parts.cut}", f"{parts.first:.6g}", ""),
+                (f"the other {parts.others}", f"{parts.rest:.6g}", ""),
+            ),
+            advice=advice,
+        )
+    ]
 
 
-def _parts(subject: LossSubject, prediction: Tensor, target: Tensor) -> tuple[float, float, float]:
-    """The loss of all, of the first quarter, and of the rest."""
+def _parts(subject: LossSubject, prediction: Tensor, target: Tensor) -> Parts:
     cut = max(1, len(prediction) // 4)
     pieces = ((prediction, target), (prediction[:cut], target[:cut]), (prediction[cut:], target[cut:]))
     whole, first, rest = (float(subject.value(*piece)) for piece in pieces)
-    return whole, first, rest
+    return Parts(whole, first, rest, cut, len(prediction) - cut)
 
 
-def _is_mean(whole: float, first: float, rest: float, examples: int) -> bool:
-    cut = max(1, examples // 4)
-    mean = (cut * first + (examples - cut) * rest) / examples
-    return math.isclose(whole, mean, rel_tol=CLOSE, abs_tol=1e-12)
-
-
-def _reason(
-    subject: LossSubject, prediction: Tensor, target: Tensor, parts: tuple[float, float, float]
-) -> tuple[Severity, str, str]:
+def _reason(subject: LossSubject, prediction: Tensor, target: Tensor, parts: Parts) -> tuple[Severity, str, str]:
     """(severity, message, what to do)."""
-    whole, first, rest = parts
-    if prediction.shape != target.shape and prediction.numel() == target.numel():
-        one_shape = _parts(subject, prediction.reshape(target.shape), target)
-        if _is_mean(*one_shape, len(prediction)):
-            shapes = f"predictions {tuple(prediction.shape)} and targets {tuple(target.shape)}"
-            return (
-                "error",
-                f"{shapes} broadcast: every prediction is compared with every target",
-                ("Bring both to one shape first: prediction.squeeze(-1)."),
-            )
-    if math.isclose(whole, first + rest, rel_tol=CLOSE, abs_tol=1e-12):
-        return (
-            "warning",
-            "this loss is a sum over the examples: its gradient grows with the batch size",
-            (
-                "Take the mean; else choose the learning rate for this batch size, and compare losses of equal batches only."
-            ),
-        )
-    return (
-        "warning",
-        "this loss is not a mean over the examples: it depends on which of them share a batch",
-        (
-            "If that is meant (a contrast between examples, a root of a mean), accumulated gradients are not those of the full "
-            "batch, and the validation loss depends on the batch size."
-        ),
-    )
-
-
-def _finding(
-    subject: LossSubject, parts: tuple[float, float, float], severity: Severity, message: str, advice: str
-) -> Finding:
-    whole, first, rest = parts
-    examples = len(subject.prediction)
-    cut = max(1, examples // 4)
-    return Finding(
-        check=NAME,
-        severity=severity,
-        where=subject.where,
-        source=subject.source,
-        message=message,
-        evidence={"whole": whole, "parts": [first, rest], "examples": [cut, examples - cut]},
-        rows=(
-            (f"all {examples} examples", f"{whole:.6g}", ""),
-            (f"the first {cut}", f"{first:.6g}", ""),
-            (f"the other {examples - cut}", f"{rest:.6g}", ""),
-        ),
-        notes=(advice,),
-        reproduce=subject.command,
-    )
+    if (
+        prediction.shape != target.shape
+        and prediction.numel() == target.numel()
+        and _parts(subject, prediction.reshape(target.shape), target).is_mean
+    ):
+        shapes = f"predictions {tuple(prediction.shape)} and targets {tuple(target.shape)}"
+        message = f"{shapes} broadcast: every prediction is compared with every target"
+        return "error", message, "Bring both to one shape first: prediction.squeeze(-1)."
+    return SUM if parts.is_sum else MIXED

@@ -21,7 +21,7 @@ Limits
 from __future__ import annotations
 
 from chainrule.checks.own_loss.subject import LossSubject, pull
-from chainrule.finding import Finding, NotRun, Outcome
+from chainrule.finding import NotRun, Outcome
 
 NAME = "loss-scale"
 STRONG, WEAK = 1e3, 1e-4
@@ -33,23 +33,18 @@ def check(subject: LossSubject) -> Outcome:
     if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
         return NotRun("there is no finite gradient")
     strength = pull(gradient)
-    if WEAK <= strength <= STRONG or strength == 0:
+    if WEAK <= strength <= STRONG or strength == 0:  # 0: most examples are right already, as a hinge may have them
         return []
     return [
-        Finding(
-            check=NAME,
-            severity="warning",
-            where=subject.where,
-            source=subject.source,
-            message=f"one example pulls at its prediction with {strength:.3g}, where losses usually do with about 1",
+        subject.finding(
+            NAME,
+            "warning",
+            f"one example pulls at its prediction with {strength:.3g}, where losses usually do with about 1",
             evidence={"loss": float(value), "pull": strength},
             rows=(
                 ("loss", f"{float(value):.4g}", "of an untrained model"),
                 ("pull", f"{strength:.4g}", "median of B · |dL/dp|"),
             ),
-            notes=(
-                "Standardise the target, or divide the loss by its unit; else choose the learning rate for this scale.",
-            ),
-            reproduce=subject.command,
+            advice="Standardise the target, or divide the loss by its unit; else choose the learning rate for this scale.",
         )
     ]

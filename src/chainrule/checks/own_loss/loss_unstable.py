@@ -68,18 +68,12 @@ def _look(subject: LossSubject, edge: Edge) -> Seen | None:
 def _finding(subject: LossSubject, seen: list[Seen]) -> Finding:
     grave = any(one.grave for one in seen)
     where = f"{len(seen)} {'edge' if len(seen) == 1 else 'edges'}"
-    return Finding(
-        check=NAME,
-        severity="error" if grave else "warning",
-        where=subject.where,
-        source=subject.source,
-        message=f"this loss or its gradient is not finite at {where}"
-        + ("" if grave else " that only a failing run reaches"),
+    return subject.finding(
+        NAME,
+        "error" if grave else "warning",
+        f"this loss or its gradient is not finite at {where}" + ("" if grave else " that only a failing run reaches"),
         evidence={"edges": [one.edge for one in seen]},
         rows=tuple((one.edge, one.loss, one.gradient) for one in seen),
-        notes=(
-            "Take logits and a fused form (log_softmax, logsigmoid, logsumexp) instead of a logarithm of probabilities; add a "
-            "small number below a root; divide by a count that is at least 1.",
-        ),
-        reproduce=subject.command,
+        advice="Take logits and a fused form (log_softmax, logsigmoid, logsumexp) instead of a logarithm of probabilities; "
+        "add a small number below a root; divide by a count that is at least 1.",
     )

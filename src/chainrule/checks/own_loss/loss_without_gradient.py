@@ -7,7 +7,7 @@ Why it matters
     weight moves, or, where only a part of the loss is cut, that part is not learned.
 How it decides
     On predictions as an untrained model makes them. An error if the loss requires no gradient, if autograd reaches the
-    predictions on no path, or if the gradient is exactly 0 in every entry although the loss changes with the predictions.
+    predictions on no path, or if the gradient is exactly 0 in every entry.
 Broken
     def loss(prediction, target):
         return (prediction.argmax(1) != target).float().mean()
@@ -15,13 +15,14 @@ Repaired
     def loss(prediction, target):
         return torch.nn.functional.cross_entropy(prediction, target)
 Limits
-    A term that is cut beside one that is not is seen by loss-wrong-gradient, which compares with differences.
+    A term that is cut beside one that is not is seen by loss-wrong-gradient, which compares with differences. Predictions that
+    are all right already have no gradient rightly: give check_loss those of an untrained model.
 """
 
 from __future__ import annotations
 
 from chainrule.checks.own_loss.subject import LossSubject
-from chainrule.finding import Finding, Outcome
+from chainrule.finding import Outcome
 
 NAME = "loss-without-gradient"
 
@@ -36,18 +37,13 @@ def check(subject: LossSubject) -> Outcome:
     else:
         return []
     return [
-        Finding(
-            check=NAME,
-            severity="error",
-            where=subject.where,
-            source=subject.source,
-            message=message,
+        subject.finding(
+            NAME,
+            "error",
+            message,
             evidence={"loss": float(value)},
             rows=(("loss", f"{float(value):.6g}", f"of {len(subject.prediction)} untrained predictions"),),
-            notes=(
-                "Look for argmax, round, a comparison, .item(), .detach(), numpy or torch.no_grad between the predictions "
-                "and the loss; count errors with a smooth stand-in (cross-entropy, hinge).",
-            ),
-            reproduce=subject.command,
+            advice="Look for argmax, round, a comparison, .item(), .detach(), numpy or torch.no_grad between the predictions "
+            "and the loss; count errors with a smooth stand-in (cross-entropy, hinge).",
         )
     ]

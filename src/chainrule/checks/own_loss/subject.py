@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from chainrule.checks.own_loss.slopes import Slopes, slopes
 from chainrule.errors import SetupError
-from chainrule.finding import Line
+from chainrule.finding import Finding, Line, Severity
 
 Kind = Literal["numbers", "binary", "classes"]
 
@@ -55,6 +56,19 @@ class LossSubject:
         target = self.target.double() if self.target.is_floating_point() else self.target
         return self.prediction.detach().double(), target
 
+    @cached_property
+    def repeats(self) -> bool:
+        """True if two runs on the same numbers give the same loss."""
+        return torch.equal(self.value(*self.exact), self.value(*self.exact))
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        """Autograd's gradient beside differences of the loss, in float64; no way to the predictions counts as a slope of 0."""
+        prediction, target = self.exact
+        _, gradient = self.value_and_gradient(prediction, target)
+        given = torch.zeros_like(prediction) if gradient is None else gradient
+        return slopes(self.value, prediction, target, given, seed=self.seed)
+
     def value(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss, without a gradient."""
         with torch.no_grad():
@@ -69,6 +83,31 @@ class LossSubject:
                 return value, None
             (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
         return value.detach(), gradient
+
+    def finding(
+        self,
+        check: str,
+        severity: Severity,
+        message: str,
+        *,
+        evidence: Mapping[str, Any],
+        advice: str,
+        rows: tuple[tuple[str, str, str], ...] = (),
+        unresolved: bool = False,
+    ) -> Finding:
+        """What a check found, with the place of the function and the command that repeats the examination."""
+        return Finding(
+            check,
+            severity,
+            self.where,
+            message,
+            source=self.source,
+            evidence=evidence,
+            rows=rows,
+            notes=(advice,),
+            reproduce=self.command,
+            unresolved=unresolved,
+        )
 
     def call(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss of clones, so that a function that writes into its arguments hurts nobody.
