@@ -166,7 +166,10 @@ def test_a_target_that_is_all_missing_is_refused_with_the_reason(tmp_path):
     ("make_config", "words"),
     [
         (lambda: TrainConfig(task="table"), "task is 'table': a file and the column that is to be predicted are needed"),
-        (lambda: TrainConfig(table=TableConfig("f.csv")), r"a table is given \('f.csv'\) and task is 'text', .*; set --task table"),
+        (
+            lambda: TrainConfig(table=TableConfig("f.csv")),
+            r"a table is given \('f.csv'\) and task is 'text', .*; set --task table",
+        ),
         (lambda: TrainConfig(task="table", text=("a.txt",)), "text is 'a.txt' and task is 'table', which reads table.file"),
         (lambda: TableConfig(validation_fraction=0), "table.validation_fraction is 0; a share between 0 and 1 is needed"),
         (lambda: TableConfig(test_fraction=0.9), "together are 1.05: none is left to train on"),
