@@ -2,6 +2,7 @@
 
     python benchmarks/traincheck_baseline.py                # makes its own virtual environment; minutes for each case
     python benchmarks/traincheck_baseline.py --venv DIR     # or uses one that was made before
+    python benchmarks/traincheck_baseline.py --again G01    # only the program with this case; the others as they are stored
 
 TrainCheck learns invariants from healthy runs and looks for violations in another run. It is given what its paper asks for: two
 reference runs of the case's repaired twin, with other seeds and lengths; then it checks the fault and, for its false alarms, a
@@ -140,17 +141,30 @@ def examined(tool: TrainCheck, module: str, cases: tuple[str, ...]) -> list[dict
     return found
 
 
+def wanted(again: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """The programs to run: all, or those of some cases."""
+    return [(module, cases) for module, cases in PROGRAMS if not again or set(again) & set(cases)]
+
+
+def stored_but(cases: set[str]) -> list[dict[str, Any]]:
+    """The stored results of other cases."""
+    old = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else []
+    return [case for case in old if case["id"] not in cases]
+
+
 def main() -> None:
-    """Run all programs; what is finished is kept if it is stopped."""
+    """Run the programs; what is finished is kept if it is stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path)
+    parser.add_argument("--again", nargs="*", default=[])
     options = parser.parse_args()
     import torch
 
-    results: list[dict[str, Any]] = []
+    programs_wanted = wanted(options.again)
+    results = stored_but({case for _, cases in programs_wanted for case in cases})
     with tempfile.TemporaryDirectory() as folder:
         programs = installed(options.venv or Path(folder, "venv"))
-        for module, cases in PROGRAMS:
+        for module, cases in programs_wanted:
             tool = TrainCheck(programs.resolve(), Path(tempfile.mkdtemp(dir=folder)))
             try:
                 results += examined(tool, module, cases)

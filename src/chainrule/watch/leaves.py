@@ -25,7 +25,7 @@ class Leaves:
 
     def forget(self) -> None:
         """An optimizer has made a step."""
-        self._first = []
+        self._first.clear()
 
 
 def _sampled(tensor: Tensor) -> Tensor:
