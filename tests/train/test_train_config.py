@@ -81,7 +81,9 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_data_in_the_place_of_settings_is_told_where_it_belongs(tmp_path):
     (tmp_path / "t.csv").write_text("a;b\n1;2\n")
-    with pytest.raises(ConfigError, match=r"t\.csv is not valid TOML: .*; text is given by --text, a table by --task table"):
+    with pytest.raises(
+        ConfigError, match=r"t\.csv is not valid TOML: .*; text is given by --text, a table by --task table"
+    ):
         load_config(tmp_path / "t.csv")
 
 

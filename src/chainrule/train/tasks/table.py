@@ -157,7 +157,9 @@ def by_kind(features: Sequence[Feature]) -> str:
     parts = []
     for kind, plural in KINDS.items():
         named = [(feature.name, len(feature.inputs)) for feature in features if feature.kind == kind]
-        shown = ", ".join(f"{shortened(name)!r}{f' ({inputs})' if inputs > 1 else ''}" for name, inputs in named[:SHOWN])
+        shown = ", ".join(
+            f"{shortened(name)!r}{f' ({inputs})' if inputs > 1 else ''}" for name, inputs in named[:SHOWN]
+        )
         more = f" and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
         parts += [f"{plural}: {shown}{more}"] if named else []
     return "; ".join(parts)
