@@ -68,24 +68,23 @@ class Calls:
 
     def _backward(self, loss: Tensor, create_graph: bool) -> None:
         notes = self._notes
-        value = float(loss.item()) if loss.numel() == 1 and (notes.close or loss.device.type == "cpu") else None
+        value = float(loss.item()) if loss.numel() == 1 and (notes.close or loss.is_cpu) else None
         notes.loss = value
+        stands = None
+        if not notes.updates:
+            stands = self._leaves.stand(loss)
+        elif notes.close:
+            self._leaves.forget()
         notes.say(
             "backward",
             loss=value,
             finite=None if value is None else math.isfinite(value),
             held=norm(p.grad for o in notes.optimizers for p in held_by(o)) if notes.close else None,
             graph=create_graph,
-            stands=self._stand(loss),
+            stands=stands,
             scaled=id(loss) in self._scaled,
         )
         self._scaled.clear()
-
-    def _stand(self, loss: Tensor) -> bool | None:
-        if self._notes.updates:
-            self._leaves.forget()
-            return None
-        return self._leaves.stand(loss)
 
     def _zero_grad(self, owner: Any, *_: Any, **__: Any) -> None:
         cleared = None
@@ -96,11 +95,13 @@ class Calls:
 
     def _around_clip(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
-            parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-            result = original(parameters, max_norm, total_norm, *args, **kwargs)
-            close = self._notes.close
-            after = norm(parameter.grad for parameter in parameters) if close else None
-            total = float(total_norm) if close else None
+            total = after = None
+            if not self._notes.close:
+                result = original(parameters, max_norm, total_norm, *args, **kwargs)
+            else:
+                parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+                result = original(parameters, max_norm, total_norm, *args, **kwargs)
+                total, after = float(total_norm), norm(parameter.grad for parameter in parameters)
             self._notes.say("clip", how="norm", max=float(max_norm), norm=total, after=after)
             return result
 

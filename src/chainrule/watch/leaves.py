@@ -24,7 +24,7 @@ class Leaves:
         return all(bool((_sampled(leaf) == before).all()) for leaf, before in self._first)
 
     def forget(self) -> None:
-        """An optimizer has made a step."""
+        """An optimizer has made a step: no parameter is asked for any more."""
         self._first.clear()
 
 

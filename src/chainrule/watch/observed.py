@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from torch import Tensor
 
@@ -17,9 +18,8 @@ Kind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Event:
-    """One call that the loop made.
+class Event(NamedTuple):
+    """One call that the loop made; a tuple, because a loop makes some four in each step and a tuple is made fastest.
 
     kind     what was called; the numbers that come with it:
              epoch      a DataLoader was begun: length, batch_size, workers, drop_last, order (fingerprint of the first
@@ -46,7 +46,7 @@ class Event:
     update: int
     who: str = ""
     line: Line | None = None
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = MappingProxyType({})
 
 
 class Kept:

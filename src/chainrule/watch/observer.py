@@ -56,7 +56,7 @@ class Observer:
             before=before_step,
             after=after_step,
             looked=lambda: on_step(self.observed),
-            counted=lambda: on_update(notes.updates),
+            counted=on_update,
         )
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from chainrule.watch.patches import all_patched
 from chainrule.watch.peers import Peers
 
 KEPT_UPDATES = 64  # events of older updates are forgotten, but those of the first and the loaders' epochs
+FORGETTING = 4096  # steps between two times that events are forgotten where no close look does so: 1.4 kB each
 KEPT_STEPS = 3  # of each optimizer; each holds copies of parameters, gradients and state
 _LASTING: tuple[Kind, ...] = ("epoch", "save", "load")
 
@@ -28,7 +30,7 @@ class Steps:
 
     before, after   called with each optimizer that is about to make a step, and that has made it
     looked          called after each step that was looked at closely, when it has been written down
-    counted         called after every step
+    counted         called after every step with the number of all steps so far
     """
 
     def __init__(
@@ -39,11 +41,11 @@ class Steps:
         before: Callable[[Optimizer], None],
         after: Callable[[Optimizer], None],
         looked: Callable[[], None],
-        counted: Callable[[], None],
+        counted: Callable[[int], None],
     ) -> None:
         self._notes, self._peers = notes, peers
         self._ahead, self._behind, self._looked, self._counted = before, after, looked, counted
-        self._numbers: dict[int, int] = {}
+        self._numbers: Counter[int] = Counter()  # id of an optimizer -> its steps so far
         self._look: StepLook | None = None
         self._stepped = False
         self._open: list[int] = []  # ids of the optimizers whose step is running, once for each call
@@ -71,11 +73,12 @@ class Steps:
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         key = id(optimizer)
-        # A class that overrides `step` calls its parent's, with hooks again; else what stands there is left of one that raised.
-        inner = key in self._open and steps_open(optimizer) > 1
-        self._open = [*(other for other in self._open if inner or other != key), key]
-        if inner:
-            return
+        if key in self._open:
+            if steps_open(optimizer) > 1:  # a class that overrides `step` calls its parent's, with hooks again
+                self._open.append(key)
+                return
+            self._open = [other for other in self._open if other != key]  # left of a step that raised
+        self._open.append(key)
         self._ahead(optimizer)
         if optimizer not in self._notes.optimizers:
             self._notes.optimizers.append(optimizer)
@@ -86,7 +89,7 @@ class Steps:
         """Copy what the step begins with; a step with a closure computes its gradients itself, so nothing is known yet."""
         if kwargs.get("closure") or any(callable(arg) and arg is not optimizer for arg in args):
             return
-        names, number = self._notes.names, self._numbers.get(id(optimizer), 0) + 1
+        names, number = self._notes.names, self._numbers[id(optimizer)] + 1
         with self._notes.pace.timed():
             self._look = StepLook(optimizer, names.of(optimizer), number, names.parameters(optimizer))
 
@@ -103,7 +106,7 @@ class Steps:
     def _count(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """A step is finished: it becomes an event, a record if it was looked at closely, and the judges may look."""
         notes = self._notes
-        self._numbers[id(optimizer)] = self._numbers.get(id(optimizer), 0) + 1
+        self._numbers[id(optimizer)] += 1
         if notes.close:
             with notes.pace.timed():
                 self._end_look(optimizer, skipped)
@@ -113,9 +116,11 @@ class Steps:
         else:
             self._say(optimizer, skipped)
             notes.updates += 1
+            if notes.updates % FORGETTING == 0:
+                self._forget_events()
         notes.close = notes.pace.wanted(notes.updates + 1)
         self._peers.stepped()
-        self._counted()
+        self._counted(notes.updates)
 
     def _end_look(self, optimizer: Optimizer, skipped: bool) -> None:
         """The end of a step that was looked at closely: its record is kept."""
@@ -130,13 +135,12 @@ class Steps:
             self._notes.pace.limited = not self._peers.ranks.several  # the ranks must look at the same steps
 
     def _say(self, optimizer: Optimizer, skipped: bool) -> None:
-        held = held_by(optimizer)
         self._notes.say(
             "step",
             self._notes.names.of(optimizer),
             rates=[float(math.nan if group.get("lr") is None else group["lr"]) for group in optimizer.param_groups],
-            norm=norm(parameter.grad for parameter in held) if self._notes.close else None,
-            empty=all(parameter.grad is None for parameter in held),
+            norm=norm(parameter.grad for parameter in held_by(optimizer)) if self._notes.close else None,
+            empty=_empty(optimizer),
             skipped=skipped,
         )
 
@@ -153,6 +157,14 @@ class Steps:
         if oldest > 3:
             events = self._notes.observed.events
             events[:] = [e for e in events if e.kind in _LASTING or e.update < 3 or e.update >= oldest]
+
+
+def _empty(optimizer: Optimizer) -> bool:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                return False
+    return True
 
 
 def _since_last_step(events: list[Event]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Wrappers:
 
     def __init__(self) -> None:
         self._nodes: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
-        self._called: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._called: Counter[Any] = Counter()  # wrapper -> its forward passes since the last step
         self._reduced: set[int] = set()
 
     @contextmanager
@@ -56,7 +57,7 @@ class Wrappers:
         held = Hold(
             wrapped=bool(own),
             hooked=any(getattr(wrapper, "_comm_hooks", ()) for wrapper in own),
-            forwards=sum(self._called.get(wrapper, 0) for wrapper in own) if own else None,
+            forwards=sum(self._called[wrapper] for wrapper in own) if own else None,
             detached=tuple(path for path, (_, p) in parameters.items() if id(p) in nodes and _other(nodes[id(p)], p)),
             averaged=tuple(
                 path
@@ -69,8 +70,7 @@ class Wrappers:
 
     def begin(self) -> None:
         """A new step begins."""
-        if self._called:  # emptying a dictionary of weak keys takes a microsecond even if there is nothing in it
-            self._called.clear()
+        self._called.clear()
         self._reduced.clear()
 
     def reduced(self, tensor: Tensor) -> None:
@@ -81,7 +81,7 @@ class Wrappers:
         self._nodes[wrapper] = {id(p): accumulator(p) for p in wrapper.parameters() if p.requires_grad}
 
     def _forward(self, wrapper: DistributedDataParallel, *_: Any, **__: Any) -> None:
-        self._called[wrapper] = self._called.get(wrapper, 0) + 1
+        self._called[wrapper] += 1
 
 
 def accumulator(parameter: Tensor) -> Any:
