@@ -40,7 +40,8 @@ LEVELS = {
     "train": 4,
     "preflight": 5,  # all checks on one subject
     "engines": 5,  # the gradient engines behind one call, for training
-    "live": 6,  # preflight and observation of a running program
+    "watched": 6,  # what is known of a running program, and its report
+    "live": 7,  # preflight and observation of a running program
     "api": 6,
     "setup_file": 1,
     "pytest_plugin": 7,

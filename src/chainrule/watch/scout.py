@@ -17,22 +17,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from chainrule.capture.tape_adjoints import leaves_of
 from chainrule.capture.tape_live import Arguments
 from chainrule.watch.ahead import Ahead, Iteration
-from chainrule.watch.collectives import COLLECTIVES
 from chainrule.watch.fork import WorkFailedError, be_quiet, fork, received, said_by, send_and_exit, speak, why_not
 from chainrule.watch.names import held_by, unreplicated
-from chainrule.watch.patches import Around, all_patched
+from chainrule.watch.patches import all_patched
+from chainrule.watch.stops import Stops
 
 PATIENCE = 120.0  # seconds from the model's call to the loss, after which the copy gives up
-ALONE = "the ranks communicate before a backward, and a copy of one process has no others"
 MOST = 3  # preflights of one program: one for each optimizer that trains something of its own
 
 
@@ -70,7 +66,8 @@ class Scout:
     def armed(self) -> Iterator[None]:
         """While the block runs, the first calls of models that are trained are scouted."""
         self._optimizers = [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
-        with all_patched([(Optimizer, "__init__", self._around_new), *self._in_the_copy()]):
+        stops = Stops(lambda: self.is_copy, self._stop, self.loss_reached)
+        with all_patched([(Optimizer, "__init__", self._around_new), *stops.patches()]):
             self._arm()
             try:
                 yield
@@ -219,51 +216,3 @@ class Scout:
             self._optimizers.append(optimizer)
 
         return init
-
-    def _in_the_copy(self) -> list[tuple[Any, str, Around]]:
-        """Calls at which a copy stops: they would take from the parent, or write beside it."""
-        return [
-            (_BaseDataLoaderIter, "__next__", self._stopping("the next batch was fetched before a backward")),
-            (torch, "save", self._stopping("a file was written before a backward")),
-            (GradScaler, "scale", self._scaled),
-            (DistributedDataParallel, "forward", self._alone),
-            *((distributed, name, self._without_the_others) for name in COLLECTIVES),
-        ]
-
-    def _alone(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """In the copy a model that is replicated over ranks is called by itself: the other ranks are not there."""
-
-        def forward(wrapper: DistributedDataParallel, *args: Any, **kwargs: Any) -> Any:
-            return wrapper.module(*args, **kwargs) if self.is_copy else original(wrapper, *args, **kwargs)
-
-        return forward
-
-    def _without_the_others(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self.is_copy:
-                self._stop(ALONE)
-                raise RuntimeError(ALONE)
-            return original(*args, **kwargs)
-
-        return call
-
-    def _stopping(self, reason: str) -> Around:
-        def around(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                if self.is_copy:
-                    self._stop(reason)
-                return original(*args, **kwargs)
-
-            return call
-
-        return around
-
-    def _scaled(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """The loss proper is what goes into a GradScaler."""
-
-        def call(scaler: GradScaler, outputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(outputs, Tensor):
-                self.loss_reached(outputs)
-            return original(scaler, outputs, *args, **kwargs)
-
-        return call
