@@ -78,6 +78,27 @@ def test_a_script_that_fails_keeps_its_exit_code_and_its_traceback(tmp_path):
     assert "line 3, in <module>" in failed.stderr
     assert "runpy" not in failed.stderr
     assert "cli_run" not in failed.stderr
+    assert "chainrule: the script ended with exit code 1, which is this command's too" in failed.stderr.splitlines()
+
+
+def test_a_loss_that_raises_is_why_there_is_no_preflight(tmp_path):
+    text = (SCRIPTS / "plain.py").read_text()
+    wrong = text.replace(
+        "        loss.backward()\n",
+        "        torch.nn.functional.binary_cross_entropy(loss.sigmoid(), 2 * loss / loss)\n",
+    )
+    failed = run("-m", "chainrule", "run", str(script(tmp_path, wrong)))
+    assert failed.returncode == 1
+    why = "the program raised RuntimeError: all elements of target should be between 0 and 1"
+    assert failed.stderr.splitlines()[0] == f"chainrule: preflight not possible: {why}"
+
+
+def test_what_a_script_that_fails_has_not_done_yet_is_not_held_against_it(tmp_path):
+    text = (SCRIPTS / "accumulation.py").read_text()
+    path = script(tmp_path, f"{text}        if index == 6:\n            raise KeyError('three micro-batches wait')\n")
+    failed = run("-m", "chainrule", "run", "--only", "lost-micro-batches", str(path))
+    assert failed.returncode == 1
+    assert "lost-micro-batches" not in failed.stderr.replace("--only lost-micro-batches", "")
 
 
 def test_what_follows_the_script_is_the_scripts(tmp_path):

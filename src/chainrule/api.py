@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from chainrule.autodiff import backward_source as backward_source
 from chainrule.autodiff import compiled as compiled
-from chainrule.autodiff import evaluate, loss_of
+from chainrule.autodiff import loss_of
 from chainrule.autodiff import value_and_grad as value_and_grad
+from chainrule.autodiff.given import evaluate_given
 from chainrule.capture import capture as capture_as_written
 from chainrule.capture import promote
 from chainrule.capture.expand import expand
@@ -61,7 +62,8 @@ def check(
     announce called with the name of each stage before it runs, for a progress line
 
     Never changes the user's model, optimizer, batches or random state. Raises SetupError for a set-up that cannot be used
-    (no trainable parameter, a loss that is no scalar, inf or nan in the input) and CaptureError if no graph can be made.
+    (no trainable parameter, a loss that is no scalar, inf or nan in the input, labels out of range) and CaptureError if no
+    graph can be made.
     """
     if not isinstance(setup, Setup):
         raise SetupError(
@@ -71,7 +73,7 @@ def check(
     with preserved(setup.model, setup.loss, *setup.optimizers, generators=(setup.batches,)):
         batch = first_batch(setup)
         graph = capture(setup.model, setup.loss, batch)
-        values = evaluate(graph)
+        values = evaluate_given(graph)
         check_finite(graph, loss_of(graph, values), values)
         subject = Subject(setup, batch, graph, seed, command)
         return report_on(subject, only, announce)

@@ -61,9 +61,17 @@ def run(
     from chainrule import live
 
     command = " ".join(("chainrule run", *(["--module"] if module else []), script, *arguments))
-    limit, code = 0 if only_preflight else steps, 0
-    with live.watch(only=only or (), seed=seed, command=command, steps=limit, tell=live.say) as watch:
-        code = _run(script, arguments, module)
+    limit, code, watch = 0 if only_preflight else steps, 0, None
+    try:
+        with live.watch(only=only or (), seed=seed, command=command, steps=limit, tell=live.say) as watch:
+            code = _run(script, arguments, module)
+    except Exception as error:
+        if watch is None:  # it was not the script: the watch did not begin
+            raise
+        traceback.print_exception(error.with_traceback(_own_frames(error.__traceback__)))
+        code = FAILED
+    if code:
+        live.say(f"chainrule: the script ended with exit code {code}, which is this command's too")
     if watch.ranks.rank == 0:  # of several processes that torchrun started, the first speaks for all
         live.say(watch.closing)
         annotate(watch.report)
@@ -82,7 +90,7 @@ def separated(arguments: Sequence[str]) -> list[str]:
 
 
 def _run(script: str, arguments: Sequence[str], module: bool) -> int:
-    """Run it as `python SCRIPT ARGS` would; its exit code."""
+    """Run it as `python SCRIPT ARGS` would; its exit code. Raises what it raises."""
     with _as_main(script, arguments, module):
         try:
             if module:
@@ -91,9 +99,6 @@ def _run(script: str, arguments: Sequence[str], module: bool) -> int:
                 runpy.run_path(script, run_name="__main__")
         except SystemExit as error:
             return _code(error)
-        except Exception as error:
-            traceback.print_exception(error.with_traceback(_own_frames(error.__traceback__)))
-            return FAILED
     return 0
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
-from chainrule.autodiff import evaluate, loss_of
+from chainrule.autodiff import loss_of
+from chainrule.autodiff.given import evaluate_given
 from chainrule.capture.expand import expand
 from chainrule.checks.finite import check_finite
 from chainrule.checks.groups import AMONG_RANKS, JUDGES, LoopCheck, judge, summarised
@@ -83,7 +84,7 @@ class Watch:
         there = f", {memory.in_words(free)} are free" if free is not None else ""
         say(f"chainrule: preflight in a copy of the process, at most {memory.in_words(needed)} of memory{there}")
         graph = expand(iteration.tape.graph, KNOWN)
-        values = evaluate(graph)
+        values = evaluate_given(graph)
         check_finite(graph, loss_of(graph, values), values)
         setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizer)
         subject = Subject(setup, iteration.batch, graph, self._seed, self._command, iteration.tape)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chainrule.autodiff.evaluate import evaluate
+from chainrule.autodiff.given import evaluate_given
 from chainrule.compare.all_entries import numerical_value_and_grad as numerical_value_and_grad
 from chainrule.compare.complex_forms import complex_form
 from chainrule.compare.entry_lines import EntryLines
@@ -74,7 +74,7 @@ def numerical_entries(
     Raises ConfigError for an unknown parameter, method or index; ChainruleError if a leaf that moves is not float64.
     """
     leaf = find_parameter(graph, name)
-    base = evaluate(graph)
+    base = evaluate_given(graph)
     indices = flat_indices(leaf, entries)
     if method not in METHODS:
         raise ConfigError(f"method = {method!r}; expected one of {', '.join(METHODS)}")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chainrule.autodiff.evaluate import evaluate, value_of
+from chainrule.autodiff.evaluate import value_of
+from chainrule.autodiff.given import evaluate_given
 from chainrule.autodiff.reverse import output_refs
 from chainrule.compare.entries import NumericalGradient, find_parameter
 from chainrule.compare.entry_lines import EntryLines
@@ -61,7 +62,7 @@ def numerical_at_waist(
     Raises ConfigError for an unknown parameter or method, ChainruleError if the graph is not float64.
     """
     leaf = find_parameter(graph, name)
-    base = evaluate(graph)
+    base = evaluate_given(graph)
     weight = Ref(leaf.name)
     waist = choose_waist(graph, weight, base) if waist is None else waist
     source = EntryLines(graph, waist.ref, base)

@@ -14,7 +14,8 @@ Broken
 Repaired
     loss = F.cross_entropy(torch.zeros(3, 3), torch.tensor([0, 1, 2]))
 Limits
-    Only the first batch. Integer class labels out of range are refused by PyTorch itself.
+    Only the first batch. Integer class labels out of range, and on the CPU targets of binary_cross_entropy outside [0, 1],
+    are refused by PyTorch itself; check then ends with the line, what the labels are and what they may be.
 """
 
 from __future__ import annotations
