@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from chainrule.train.words.arithmetic import exp_minus, log1p_unit, logistic, padded
+from chainrule.train.words.arithmetic import LANES, exp_minus, log1p_unit, logistic, padded, zeros
 
 
 @njit
@@ -41,11 +41,17 @@ def test_the_logistic_loss_and_its_step_are_the_formulas_at_any_score():
     weights = np.linspace(0.5, 2, 9).astype(np.float32)
     s = scores.astype(np.float64)
 
-    done = scores.copy()
-    loss = steps(done, labels, weights, np.float32(0.1))
+    done, padded_labels, padded_weights = (np.pad(array, (0, -len(s) % LANES)) for array in (scores, labels, weights))
+    loss = steps(done, padded_labels, padded_weights, np.float32(0.1))
+    done = done[: len(s)]
 
     assert np.isclose((weights * (np.logaddexp(0, s) - labels * s)).sum(), loss, rtol=1e-6)
     assert np.allclose(-0.1 * weights * (1 / (1 + np.exp(-s)) - labels), done, rtol=1e-5, atol=1e-8)
+
+
+def test_rows_begin_at_cache_lines():
+    assert [0, 0, 0] == [zeros(count).ctypes.data % 64 for count in (16, 112, 1120)]
+    assert [16, 112, 1120] == [len(zeros(count)) for count in (16, 112, 1120)]
 
 
 def test_rows_are_whole_registers():

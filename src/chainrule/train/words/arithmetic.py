@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 LANES = 16
 # Inlined where it is called; sums may be reordered; a division by zero is inf, not an exception, whose test would keep the
@@ -29,6 +30,16 @@ _ONE, _TWO, _HALF = np.float32(1), np.float32(2), np.float32(0.5)
 def padded(dimensions: int) -> int:
     """Floats of a row in memory: D rounded up to whole registers."""
     return -(-dimensions // LANES) * LANES
+
+
+def zeros(count: int) -> NDArray[np.float32]:
+    """Memory for rows, set to zero, that begins at a cache line.
+
+    Elsewhere every register is read and written across two lines: a run takes a quarter more time.
+    """
+    memory = np.zeros(count + LANES, np.float32)
+    begin = -memory.ctypes.data % (LANES * memory.itemsize) // memory.itemsize
+    return memory[begin : begin + count]
 
 
 @intrinsic
@@ -77,18 +88,21 @@ def log1p_unit(e):  # type: ignore[no-untyped-def]
 
 @inlined
 def logistic(s_N, label_N, weight_N, n, rate):  # type: ignore[no-untyped-def]
-    """Return Σ weight (softplus(s) - label s); leave in `s_N` the steps -rate weight (σ(s) - label).
+    """Return Σ weight (softplus(s) - label s); leave in `s_N` the steps -rate weight (σ(s) - label). n: multiple of LANES.
 
-    The loss of a logistic regression, stable for every s: softplus(s) = max(s, 0) + log(1 + exp(-|s|)).
+    The loss of a logistic regression, stable for every s: softplus(s) = max(s, 0) + log(1 + exp(-|s|)). The inner loop's
+    length is constant, so that all of it is vectorised: what is left over one by one took a tenth of CBOW's time.
     """
     loss = np.float32(0)
-    for j in range(n):
-        s = s_N[j]
-        e = exp_minus(abs(s))
-        share = _ONE / (_ONE + e)
-        sigma = share if s >= 0 else _ONE - share
-        loss += weight_N[j] * (max(s, np.float32(0)) + log1p_unit(e) - label_N[j] * s)
-        s_N[j] = -rate * weight_N[j] * (sigma - label_N[j])
+    for begin in range(0, n, LANES):
+        for lane in range(LANES):
+            j = np.uint64(begin + lane)
+            s = s_N[j]
+            e = exp_minus(abs(s))
+            share = _ONE / (_ONE + e)
+            sigma = share if s >= 0 else _ONE - share
+            loss += weight_N[j] * (max(s, np.float32(0)) + log1p_unit(e) - label_N[j] * s)
+            s_N[j] = -rate * weight_N[j] * (sigma - label_N[j])
     return loss
 
 
@@ -124,11 +138,8 @@ def add_combination(dx, row, o, place_N, n, g_N, width):  # type: ignore[no-unty
 @inlined
 def add_multiples(do, place_N, n, g_N, x, row, width):  # type: ignore[no-untyped-def]
     """do[place_N[j]] += g_N[j] x[row] for every j."""
-    row, width = np.uint64(row), np.uint64(width)
     for j in range(n):
-        p, g = np.uint64(place_N[j]), g_N[j]
-        for d in range(width):
-            do[p + d] += g * x[row + d]
+        add_multiple(do, place_N[j], g_N[j], x, row, width)
 
 
 @inlined
@@ -140,11 +151,17 @@ def copy_row(target, place, source, start, width):  # type: ignore[no-untyped-de
 
 
 @inlined
-def add_row(target, place, source, start, width):  # type: ignore[no-untyped-def]
-    """target[place] += source[start]."""
+def add_multiple(target, place, factor, source, start, width):  # type: ignore[no-untyped-def]
+    """target[place] += factor source[start]."""
     place, start, width = np.uint64(place), np.uint64(start), np.uint64(width)
     for d in range(width):
-        target[place + d] += source[start + d]
+        target[place + d] += factor * source[start + d]
+
+
+@inlined
+def add_row(target, place, source, start, width):  # type: ignore[no-untyped-def]
+    """target[place] += source[start]."""
+    add_multiple(target, place, _ONE, source, start, width)
 
 
 @inlined

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.train.words.arithmetic import add_row, clear, copy_row, inlined
+from chainrule.train.words.arithmetic import add_multiple, add_row, clear, copy_row, inlined
 
 
 @inlined
@@ -58,29 +58,23 @@ def scatter(weights, dx, kept, lo, hi, width):  # type: ignore[no-untyped-def]
 @inlined
 def window_means(h, dh, x, first, last, start, end, lo, width):  # type: ignore[no-untyped-def]
     """h[c] = mean of the rows in the window of c, without c's own; zero if there are none."""
+    clear(h, 0, (end - start) * width)
+    clear(dh, 0, (end - start) * width)
     for c in range(start, end):
-        row = (c - start) * width
-        clear(h, row, width)
+        share = np.float32(1) / np.float32(last[c] - first[c] - 1)
         for a in range(first[c], last[c]):
             if a != c:
-                add_row(h, row, x, (a - lo) * width, width)
-        scale = np.float32(1) / np.float32(max(1, last[c] - first[c] - 1))
-        for d in range(width):
-            h[row + d] *= scale
-    clear(dh, 0, (end - start) * width)
+                add_multiple(h, (c - start) * width, share, x, (a - lo) * width, width)
 
 
 @inlined
 def spread_means(dx, dh, first, last, start, end, lo, width):  # type: ignore[no-untyped-def]
     """The chain rule through the mean: each row of the window gets 1 / count of the step of its mean."""
     for c in range(start, end):
-        row = (c - start) * width
-        scale = np.float32(1) / np.float32(max(1, last[c] - first[c] - 1))
-        for d in range(width):
-            dh[row + d] *= scale
+        share = np.float32(1) / np.float32(last[c] - first[c] - 1)
         for a in range(first[c], last[c]):
             if a != c:
-                add_row(dx, (a - lo) * width, dh, row, width)
+                add_multiple(dx, (a - lo) * width, share, dh, (c - start) * width, width)
 
 
 @inlined

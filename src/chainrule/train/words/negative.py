@@ -12,18 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.train.words.arithmetic import (
-    add_combination,
-    add_multiples,
-    add_row,
-    clear,
-    copy_row,
-    dots,
-    inlined,
-    logistic,
-)
+from chainrule.train.words.arithmetic import inlined
 from chainrule.train.words.blocks import targets
 from chainrule.train.words.draw import draw_negatives
+from chainrule.train.words.rows import gather_outputs, regress, scatter_outputs
 
 
 @inlined
@@ -32,48 +24,31 @@ def negative_block(  # type: ignore[no-untyped-def]
 ):
     """Gradient steps of the rows r0 ... r1 - 1 of `x`, in `dx`, and of the output rows; returns (loss, pairs, state).
 
-    Scratch rows of the output side: the block's centres, the negatives of each group, and one that stays zero.
+    Output rows: the block's centres, then the negatives of each group.
     """
-    kept, first, last = scratch.kept, scratch.first, scratch.last
-    o, do, target = scratch.o, scratch.do, scratch.target
-    place, label, weight, s = scratch.place, scratch.label, scratch.weight, scratch.s
-    centres, groups = end - start, -(-(r1 - r0) // group)
-    zero = (centres + groups * shared) * width
+    kept, unit, target = scratch.kept, scratch.unit, scratch.target
+    place, label, weight = scratch.place, scratch.label, scratch.weight
+    centres, drawn = end - start, -(-(r1 - r0) // group) * shared
     for c in range(centres):
-        copy_row(o, c * width, outputs, np.int64(kept[start + c]) * width, width)
-    state = draw_negatives(tables.noise, tables.alias, state, scratch.negative, groups * shared)
-    for k in range(groups * shared):
-        copy_row(o, (centres + k) * width, outputs, scratch.negative[k] * width, width)
-    clear(o, zero, width)
-    clear(do, 0, zero + width)
+        unit[c] = kept[start + c]
+    state = draw_negatives(tables.noise, tables.alias, state, unit[centres:], drawn)
+    gather_outputs(scratch, outputs, centres + drawn, width)
 
     ratio = np.float32(negatives / shared)
     loss, pairs = 0.0, 0
     for r in range(r0, r1):
-        n = targets(r, first, last, start, end, window, cbow, target)
+        n = targets(r, scratch.first, scratch.last, start, end, window, cbow, target)
         if n == 0:
             continue
-        offset = (r - r0) // group * shared
+        own = centres + (r - r0) // group * shared
         for k in range(shared):
-            place[n + k], label[n + k], weight[n + k] = (centres + offset + k) * width, 0, ratio * np.float32(n)
+            place[n + k], label[n + k], weight[n + k] = (own + k) * width, 0, ratio * np.float32(n)
         for t in range(n):
             place[t], label[t], weight[t] = (target[t] - start) * width, 1, 1
-            word = np.int64(kept[target[t]])
+            word = unit[target[t] - start]
             for k in range(shared):
-                weight[n + k] -= ratio if scratch.negative[offset + k] == word else np.float32(0)
-        count = n + shared
-        while count % 4:
-            place[count], label[count], weight[count] = zero, 0, 0
-            count += 1
-        row = (r - r0) * width
-        dots(x, row, o, place, count, s, width)
-        loss += logistic(s, label, weight, count, rate)
-        add_combination(dx, row, o, place, count, s, width)
-        add_multiples(do, place, count, s, x, row, width)
+                weight[n + k] -= ratio if unit[own + k] == word else np.float32(0)
+        loss += regress(x, dx, (r - r0) * width, scratch, n + shared, centres + drawn, rate, width)
         pairs += n
-
-    for c in range(centres):
-        add_row(outputs, np.int64(kept[start + c]) * width, do, c * width, width)
-    for k in range(groups * shared):
-        add_row(outputs, scratch.negative[k] * width, do, (centres + k) * width, width)
+    scatter_outputs(scratch, outputs, centres + drawn, width)
     return loss, pairs, state

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chainrule.data.huffman import huffman
 from chainrule.data.vocabulary import Vocabulary, alias_table, in_32_bits, keep_probability, noise_distribution
-from chainrule.train.words.arithmetic import padded
+from chainrule.train.words.arithmetic import LANES, padded, zeros
 
 Model = Literal["skip-gram", "cbow"]
 Objective = Literal["negative", "hierarchical", "softmax"]
@@ -74,7 +74,17 @@ class Tables(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """A thread's own memory: the words of a job with their windows; rows and steps; the outputs of one row."""
+    """A thread's own memory.
+
+    kept, first, last         the words of a job that sub-sampling leaves, with their windows
+    x, dx                     input rows of a block, and their steps
+    h, dh                     CBOW's means, and their steps
+    unit                      output rows of a block: words or inner nodes
+    begin                     of each centre's path in `unit`
+    o, do                     these rows, behind them one of zeros, and their steps
+    target                    centres that one row predicts
+    place, label, weight, s   the list of one row: where an output row begins in `o`; its score, later the step
+    """
 
     kept: NDArray[np.int32]
     first: NDArray[np.int32]
@@ -85,7 +95,8 @@ class Scratch(NamedTuple):
     dh: NDArray[np.float32]
     o: NDArray[np.float32]
     do: NDArray[np.float32]
-    negative: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    begin: NDArray[np.int64]
     target: NDArray[np.int64]
     place: NDArray[np.int64]
     label: NDArray[np.float32]
@@ -115,23 +126,21 @@ def make_scratch(shape: Shape, tables: Tables, words: int, longest: int) -> Scra
         "softmax": (words, words),
     }[shape.objective]
 
-    def floats(count: int) -> NDArray[np.float32]:
-        return np.zeros(count, np.float32)
-
     return Scratch(
         kept=np.zeros(longest, np.int32),
         first=np.zeros(longest, np.int32),
         last=np.zeros(longest, np.int32),
-        x=floats(shape.rows * shape.width),
-        dx=floats(shape.rows * shape.width),
-        h=floats(shape.block * shape.width),
-        dh=floats(shape.block * shape.width),
-        o=floats((outputs + 1) * shape.width),
-        do=floats((outputs + 1) * shape.width),
-        negative=np.zeros(max(1, shape.groups * shape.shared), np.int64),
+        x=zeros(shape.rows * shape.width),
+        dx=zeros(shape.rows * shape.width),
+        h=zeros(shape.block * shape.width),
+        dh=zeros(shape.block * shape.width),
+        o=zeros((outputs + 1) * shape.width),
+        do=zeros(outputs * shape.width),
+        unit=np.zeros(outputs, np.int64),
+        begin=np.zeros(shape.block, np.int64),
         target=np.zeros(2 * shape.window + 1, np.int64),
-        place=np.zeros(listed + 4, np.int64),
-        label=floats(listed + 4),
-        weight=floats(listed + 4),
-        s=floats(listed + 4),
+        place=np.zeros(listed + LANES, np.int64),
+        label=zeros(listed + LANES),
+        weight=zeros(listed + LANES),
+        s=zeros(listed + LANES),
     )

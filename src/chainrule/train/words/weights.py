@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from chainrule.errors import CheckpointError
 from chainrule.train.atomic import write_folder, write_json
 from chainrule.train.checkpoint import FOLDER, FORMAT, KEEP, checkpoints, read_state
+from chainrule.train.words.arithmetic import zeros
 from chainrule.train.words.proof import rows_of_output
 from chainrule.train.words.shape import Shape
 
@@ -69,10 +70,10 @@ class Weights:
 
 def initial_weights(shape: Shape, words: int, seed: int) -> Weights:
     """Input vectors uniform in ±1/(2D), output vectors zero, as in the authors' program."""
-    inputs = np.zeros((words, shape.width), np.float32)
+    weights = Weights(shape, zeros(words * shape.width), zeros(rows_of_output(shape, words) * shape.width))
     uniform = np.random.default_rng(seed).random((words, shape.dimensions), np.float32)
-    inputs[:, : shape.dimensions] = (uniform - np.float32(0.5)) / np.float32(shape.dimensions)
-    return Weights(shape, inputs.ravel(), np.zeros(rows_of_output(shape, words) * shape.width, np.float32))
+    weights.matrix(weights.inputs)[:] = (uniform - np.float32(0.5)) / np.float32(shape.dimensions)
+    return weights
 
 
 def save_words(folder: Path, weights: Weights, state: WordsState, facts: dict[str, Any]) -> Path:
