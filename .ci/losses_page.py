@@ -15,11 +15,29 @@ mean over its terms. Values and gradients are tested by three engines, against P
     chainrule losses --data houses.csv --target price     # which loss fits this column, and why
     chainrule losses my_losses.py:focal --kind binary     # examine a loss of your own before it trains anything
 
-A table is trained with one of them by `loss = "huber"`, with settings by `loss = "huber(delta=0.7)"`, with your own by
-`loss = "my_losses.py:focal"`, called as (prediction, target). The preflight of such a run examines your own: its gradient (is
+## In a run
+`loss = "huber"` in RUN.toml, or `--loss huber`, trains a table or a text with one of them; `loss = "huber(delta=0.7)"` sets it;
+`loss = "my_losses.py:focal"` takes your own. In a file the path is relative to that file, on the command line to the working
+directory; the run keeps it absolute. One that does not suit the target is refused with those that do.
+
+| task | called with prediction | target |
+|---|---|---|
+| table, regression | (B,), with `poisson` the logarithm of the rate | (B,) standardised numbers, with `poisson` counts |
+| table, two classes | (B,) logits of the second class | (B,) 0.0 or 1.0 |
+| table, several classes | (B, K) logits | (B,) class numbers |
+| text | (N, V) logits of the N = windows · context tokens of a batch | (N,) next tokens; every one counts, none is ignored |
+
+It returns the mean over the examples: parts of a batch are then put together by their sizes, exactly. Predictions are float32
+also where the products of the run are shorter. The preflight examines your own by itself, before the model: its gradient (is
 there one, is it the slope of the loss), edges (logits ±100, no error at all, one example, one class only), its scale, and
-whether it is a mean over the examples; [these checks](checks.md#a-loss-function-of-your-own). The exit code of
-`chainrule losses FILE.py:function` is 0, 1 if it must not be trained with, 3 if unresolved.
+whether it is a mean over the examples; [these checks](checks.md#a-loss-function-of-your-own). The same examination alone is
+`chainrule losses FILE.py:function`; its exit code is 0, 1 if the loss must not be trained with, 3 if unresolved. All three gradient
+engines differentiate it.
+
+A table is validated by the loss that it is trained with. A text is always validated by the cross entropy, in nats per token:
+early stopping, the best checkpoint, bits per byte and the bigram model need one unit. The training loss is told in its own.
+
+A resumed run reads the file again; if it was edited since, the run is not resumed, as with any other setting.
 
 From Python:
 

@@ -11,6 +11,8 @@ import pytest
 
 from chainrule import cli
 from chainrule.cli_progress import Pace, Plain, clock, printable
+from chainrule.finding import Finding
+from chainrule.report import Report
 from chainrule.train.checkpoint import checkpoints
 from chainrule.train.config import TrainConfig
 from chainrule.train.events import read_steps
@@ -42,6 +44,7 @@ OPTIONS = [
     "--loop.preflight",
     "--loop.recompute",
     "--loop.tensorboard",
+    "--loss",
     "--method",
     "--mlp.activation",
     "--mlp.dropout",
@@ -107,7 +110,6 @@ OPTIONS = [
     "--table.goal",
     "--table.header",
     "--table.keep",
-    "--table.loss",
     "--table.max-categories",
     "--table.min-rows",
     "--table.split",
@@ -173,6 +175,13 @@ def shell(*arguments, folder, **environment):
     return subprocess.run(
         command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=200
     )
+
+
+def test_a_warning_of_the_preflight_is_shown_though_the_run_goes_on(capsys):
+    finding = Finding("loss-not-a-mean", "warning", "my.py:total", "this loss is a sum")
+    Plain().reported(Report(findings=(finding,), stages=()))
+
+    assert "warning     loss-not-a-mean, my.py:total: this loss is a sum\n" in capsys.readouterr().out
 
 
 def test_the_options_of_train_are_frozen(capsys, monkeypatch):

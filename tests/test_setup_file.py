@@ -5,7 +5,7 @@ import re
 import pytest
 
 from chainrule.errors import SetupError
-from chainrule.setup_file import is_file_target, load_loss, load_setup, split_target
+from chainrule.setup_file import is_file_target, load_loss, load_setup, located, split_target
 from chainrule.setups import Setup
 
 GOOD = """
@@ -110,3 +110,12 @@ def test_a_missing_file_of_losses_is_told_with_what_is_expected():
 )
 def test_a_file_is_told_from_a_name(text, file):
     assert file == is_file_target(text)
+
+
+def test_a_file_is_located_in_the_folder_that_names_it_and_a_name_stays(tmp_path):
+    folder = tmp_path.resolve()
+
+    assert f"{folder}/my.py:focal" == located("../my.py:focal", folder / "settings")
+    assert f"{folder}/my.py" == located("my.py", folder)
+    assert f"{folder}/my.py:focal" == located(f"{folder}/my.py:focal", folder / "settings")
+    assert "huber(delta=2)" == located("huber(delta=2)", folder)

@@ -76,6 +76,12 @@ def stage_lines(report: Report) -> Iterator[str]:
             yield f"{stage['verdict']}  {stage['name']}: {stage['summary']}"
 
 
+def findings_of(report: Report) -> Iterator[tuple[str, str]]:
+    """(severity, what was found) of what does not stop the run."""
+    for finding in report.to_dict().get("findings", ()):
+        yield finding["severity"], f"{finding['check']}, {finding['where']}: {finding['message']}"
+
+
 def validation_line(evaluation: Evaluation) -> str:
     """One line on a validation loss."""
     return f"{evaluation.loss:.4f}{to_beat(evaluation)}{'  best so far' if evaluation.best else ''}"
@@ -112,6 +118,8 @@ class Plain:
             return
         for line in stage_lines(report):
             self.say("", line)
+        for severity, text in findings_of(report):
+            self.say(severity, text)
 
     def begin(self, step: int, steps: int, term: str) -> None:
         """Say where training starts."""
@@ -174,6 +182,8 @@ class Terminal:
             return
         for line in stage_lines(report):
             self.say("", Text(line, style="dim"))
+        for severity, text in findings_of(report):
+            self.say(severity, Text(text, style="yellow"))
 
     def begin(self, step: int, steps: int, term: str) -> None:
         """Show the bar."""

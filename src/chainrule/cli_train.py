@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from chainrule.errors import ConfigError
+from chainrule.setup_file import located
 from chainrule.train.config import TrainConfig
 from chainrule.train.interrupt import interrupt_afterwards
 from chainrule.train.settings import config_from, origins, read_settings, to_toml
@@ -43,7 +45,7 @@ def train(
     """
     remarks = origins(config, read_settings(settings) if settings else {})
     if print_config:
-        print(to_toml(config, remarks), end="")
+        print(to_toml(replace(config, loss=located(config.loss, Path())), remarks), end="")
         return 0
     if plan:
         return plan_of(config)

@@ -60,6 +60,15 @@ def is_file_target(text: str) -> bool:
     return text.partition(":")[0].endswith(".py") or text.rpartition(":")[0].endswith(".py")
 
 
+def located(text: str, folder: Path) -> str:
+    """The text with the path of a user's file made absolute: a relative one lies in `folder`. A name of ours stays."""
+    if not is_file_target(text):
+        return text
+    file, colon, function = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
+    path = folder / Path(file).expanduser()
+    return f"{path.parent.resolve() / path.name}{colon}{function}"
+
+
 def split_target(target: str, default: str = "setup", wanted: Wanted = SETUP) -> tuple[Path, str]:
     """("model.py", "build") of "model.py:build"; the function is `default` if none is named."""
     file, separator, name = target.rpartition(":")

@@ -64,7 +64,7 @@ def test_hubers_delta_is_1_345_scales_of_the_bulk_whatever_the_outliers_are():
     [
         (NORMAL, 'loss = "mse"'),
         (np.repeat([0, 1], [950, 50]), 'loss = "log-loss(positive_weight=19)"'),
-        (np.repeat(["a", "b", "c"], [900, 80, 20]), 'loss = "cross-entropy"\nclass_weights = "balanced"'),
+        (np.repeat(["a", "b", "c"], [900, 80, 20]), 'loss = "cross-entropy"\n[table]\nclass_weights = "balanced"'),
         (np.repeat([0, 1], [4990, 10]), 'loss = "binary-focal(gamma=2, alpha=0.25)"'),
     ],
     ids=["numbers", "two classes", "three classes", "rare"],

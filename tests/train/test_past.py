@@ -126,6 +126,7 @@ def test_a_setting_that_one_of_them_does_not_know_is_listed(tmp_path):
         ({"data": DataConfig(batch_size=3)}, True),
         ({"data": DataConfig(vocabulary=300)}, False),
         ({"text": ("other.txt",)}, False),
+        ({"loss": "focal"}, False),
     ],
 )
 def test_losses_are_comparable_unless_the_data_or_their_unit_differ(changes, expected, tmp_path):

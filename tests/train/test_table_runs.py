@@ -94,7 +94,7 @@ def test_counts_are_learned_by_the_poisson_loss(tmp_path):
     draw = np.random.default_rng(0)
     x = draw.uniform(-1, 1, 400)
     file = write_csv(tmp_path / "t.csv", ["x", "target"], [[a, draw.poisson(np.exp(1 + a))] for a in x.tolist()])
-    results, _ = trained(tmp_path, file, steps=300, table={"loss": "poisson", "goal": "regression"})
+    results, _ = trained(tmp_path, file, steps=300, loss="poisson", table={"goal": "regression"})
     found = predict(results.folder, write_csv(tmp_path / "new.csv", ["x"], [[-0.5], [0.5]]))
 
     assert [np.exp(0.5), np.exp(1.5)] == pytest.approx(found.answers, rel=0.15)

@@ -93,6 +93,7 @@ NEGATIVE_LOG_LIKELIHOOD = Loss(
     function=negative_log_likelihood,
     task="distributions",
     target="classes",
+    prediction="log probabilities",
     formula="−log p_t",
     gradient="of log p_c: −[c = t]",
     outliers="sensitive: an outcome that was held impossible costs without bound",

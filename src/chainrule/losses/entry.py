@@ -64,6 +64,7 @@ class Loss:
     draw       arguments in float64 from a generator: to test it
     curve      one term along one number, to be drawn
     target     what it takes as target
+    prediction what it takes as prediction: what a model puts out (a number, logits), or what was made of it
     moves      the arguments along which `gradient` is taken
     naive      the naive form; None if the formula can be computed as it stands
     """
@@ -78,6 +79,7 @@ class Loss:
     draw: Callable[[torch.Generator], Inputs]
     curve: Curve
     target: Target = "other"
+    prediction: Literal["output", "log probabilities"] = "output"
     moves: tuple[str, ...] = ("prediction",)
     naive: Naive | None = None
 

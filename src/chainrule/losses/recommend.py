@@ -207,7 +207,7 @@ def _for_classes(targets: Targets) -> Recommendation:
         )
     reasons += _too_few(targets)
     others = ((FOCAL, "if one class is easy and dominates"),)
-    in_run = _in_run(CROSS_ENTROPY, {}) + ('\nclass_weights = "balanced"' if settings else "")
+    in_run = _in_run(CROSS_ENTROPY, {}) + ('\n[table]\nclass_weights = "balanced"' if settings else "")
     return Recommendation(CROSS_ENTROPY, settings, tuple(reasons), _seen(targets, _sizes(targets)), in_run, others)
 
 

@@ -161,10 +161,16 @@ def _added(positions: Positions, context: int, hidden: int) -> nn.Module | None:
 
 
 def next_token_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean of -log p(next token) over all tokens of the batch, in nats.
+    """Mean of -log p(next token) over all tokens of the batch, in nats; the batch as `next_token_logits` takes it."""
+    logits_NV, targets_N = next_token_logits(model, batch)
+    return F.cross_entropy(logits_NV, targets_N)
+
+
+def next_token_logits(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(logits (N, V), targets (N)) of all N = B T tokens of a batch, one window after the other.
 
     batch: "tokens" (B, T), "targets" (B, T), and for packed rows "documents" (B, T).
     """
     packed = (batch["documents"],) if "documents" in batch else ()
     logits_BTV: Tensor = model(batch["tokens"], *packed)
-    return F.cross_entropy(logits_BTV.flatten(0, 1), batch["targets"].flatten())
+    return logits_BTV.flatten(0, 1), batch["targets"].flatten()

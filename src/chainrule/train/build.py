@@ -44,8 +44,7 @@ def build_job(
         precision=choice.precision,
         loop=replace(config.loop, compile="on" if compiles else "off"),
     )
-    loss = in_precision(task.loss, choice.precision, device)
-    objective = penalised(loss, config.regularisation)
+    objective = penalised(in_precision(task.loss, choice.precision, device), config.regularisation)
     scaler = make_scaler(choice.precision, device)
     job = Job(
         config=config,
@@ -53,7 +52,7 @@ def build_job(
         model=model,
         optimizers=make_optimizers(model, config.optimizer),
         scaler=scaler,
-        loss=loss,
+        loss=in_precision(task.validated or task.loss, choice.precision, device),
         objective=objective,
         stepped=scaled(compiled(objective, model) if compiles else objective, scaler),
         engine=engine,

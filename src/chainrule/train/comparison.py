@@ -13,7 +13,14 @@ from chainrule.train.records import StepRecord
 
 ABSENT = "not there"
 TERMS = MappingProxyType({"text": "tokens", "table": "rows", "words": "words"})  # what a loss is the mean over
-DATA = ("task", "text", "data.", "table.", "words.")  # settings by which two losses may be of different data or units
+DATA = (
+    "task",
+    "text",
+    "loss",
+    "data.",
+    "table.",
+    "words.",
+)  # settings by which two losses may be of different data or units
 
 
 @dataclass(frozen=True)

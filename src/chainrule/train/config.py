@@ -127,6 +127,9 @@ class TrainConfig:
     """Where run folders are made."""
     gradient: Gradient = "autograd"
     """Who computes the gradient: torch.autograd, our own chain rule, or finite differences (tiny models only)."""
+    loss: str = "auto"
+    """What is made small (tasks text and table): a name of `chainrule losses`, with settings if you like, huber(delta=0.7); or
+    FILE.py:function of yours, called as function(prediction, target); auto = cross-entropy, log-loss or mse, by the target."""
     method: Method = "mini-batch"
     """Windows in one update: all of the training text, one, or `data.batch_size`."""
     steps: int = 1500
@@ -171,6 +174,10 @@ class TrainConfig:
             exact or self.precision not in ("bfloat16", "float16"),
             f"gradient is {self.gradient!r} and precision is {self.precision!r}: the engine {self.gradient} computes in "
             "float32 or float64; set --precision to one of them",
+        )
+        require(
+            self.task != "words" or self.loss == "auto",
+            f"loss is {self.loss!r} and task is 'words', whose loss is words.objective ({self.words.objective}); leave loss out",
         )
         require(
             self.task == "text" or not self.loop.recompute,

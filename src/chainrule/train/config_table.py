@@ -26,9 +26,6 @@ class TableConfig:
     """Column that is to be predicted."""
     goal: Goal = "auto"
     """What it is: a number, one of two classes, one of several; auto = found out from its values."""
-    loss: str = "auto"
-    """A name of `chainrule losses`, with settings if you like: huber(delta=0.7); or FILE.py:function of yours, called as
-    function(prediction, target); auto = mse, log-loss or cross-entropy."""
     class_weights: ClassWeights = "none"
     """balanced = the terms of a class are weighted so that all classes count the same."""
     drop: tuple[str, ...] = ()

@@ -58,6 +58,7 @@ def _results(session: Session, state: State, outcome: Outcome, loss: float | Non
         precision_reason=session.reasons["precision"],
         threads=torch.get_num_threads(),
         loss_unit=task.loss_unit,
+        trained_unit=task.trained_unit or task.loss_unit,
         training_loss=sum(state.recent) / len(state.recent) if state.recent else None,
         validation_loss=loss,
         baseline=task.baseline.name,

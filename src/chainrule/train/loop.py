@@ -38,8 +38,8 @@ class Job:
     """What the loop works with; only the state, the weights, the optimizers and the scale change.
 
     loss       loss(model, batch) in the run's precision: what is validated
-    objective  the same with its penalties: what is trained, and what the preflight proves
-    stepped    the same compiled and scaled, as far as the run is: what a step differentiates
+    objective  what is trained, mostly the same, with its penalties: what the preflight proves
+    stepped    that compiled and scaled, as far as the run is: what a step differentiates
     facts      what a checkpoint says of its origin
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,8 +20,8 @@ from chainrule.train.memory import kept_for_backward
 from chainrule.train.optimizers import count, gradients
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Silent, size
+from chainrule.train.run_folder import settled
 from chainrule.train.tasks import KINDS
-from chainrule.train.tasks.text_model import settled
 
 TIMED = 3
 
@@ -83,7 +83,7 @@ def plan_run(config: TrainConfig, *, engine: Engine = autograd, listener: Listen
     Raises DataError and ConfigError as the run would.
     """
     listener, kind = listener or Silent(), KINDS[config.task]
-    config = replace(config, model=settled(config.model))
+    config = settled(config)
     with preserved_randomness():
         data = kind.prepare(config, listener)
         seed_everything(config.seed)

@@ -10,7 +10,7 @@ Outcome = Literal["finished", "stopped early", "interrupted", "refused by prefli
 
 @dataclass(frozen=True)
 class Results:
-    """A run's outcome; losses are in `loss_unit`.
+    """A run's outcome; losses are in `loss_unit`, that of training in `trained_unit`.
 
     validation_loss  of the last weights, of the best ones if the run stopped early, on all validation examples
     baseline_loss    of the baseline, on the same ones
@@ -34,6 +34,7 @@ class Results:
     precision_reason: str
     threads: int
     loss_unit: str
+    trained_unit: str
     training_loss: float | None
     validation_loss: float | None
     baseline: str
@@ -70,7 +71,7 @@ class Results:
             ]
         lines += self.conclusion
         if self.training_loss is not None:
-            lines.append(("training", f"{self.training_loss:.4f} {self.loss_unit}, mean of the last steps"))
+            lines.append(("training", f"{self.training_loss:.4f} {self.trained_unit}, mean of the last steps"))
         if self.terms_seen:
             speed = f"{self.terms_per_second:,.0f} {self.term}s/s, {self.terms_seen:,} in {self.loop_seconds:.0f} s"
             lines.append(("speed", speed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from chainrule.errors import CheckpointError
 from chainrule.train.begin import accepted, first_state
 from chainrule.train.build import build_job
 from chainrule.train.checkpoint import (
@@ -34,7 +35,7 @@ from chainrule.train.randomness import determinism, preserved_randomness, seed_e
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
-from chainrule.train.task import Kind
+from chainrule.train.task import Kind, Task
 from chainrule.train.tasks import KINDS
 from chainrule.train.tensorboard import choose
 
@@ -90,8 +91,8 @@ def run_training(
             if prepared is not None:
                 kind.save(folder, prepared)
                 data = kind.load(folder, run.config)  # a new run reads what a resumed one will
-            session = _begin(run, folder, kind, data, engine, listener, start)
             with open_journal(folder, board, listener) as journal:
+                session = _begin(run, folder, kind, data, engine, listener, start)
                 return _train(session, run.checkpoint, journal, preflight, watchers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(folder)) from None
@@ -109,9 +110,12 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     seed_everything(run.config.seed)
     if run.checkpoint is None:
         write_config(folder, run.config, run.remarks)
-    else:
-        _use_threads(read_state(run.checkpoint)["threads"], listener)
+    saved = read_state(run.checkpoint) if run.checkpoint else None
+    if saved is not None:
+        _use_threads(saved["threads"], listener)
     task = kind.make(run.config, data, listener)
+    if saved is not None:
+        _require_same_origin(task, saved, folder)
     job, reasons = build_job(run.config, folder, task, engine, listener)
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, **reasons})
@@ -152,6 +156,17 @@ def _outcome(job: Job, state: State) -> Outcome:
     if out_of_patience(job, state):
         return "stopped early"
     return "finished" if state.step >= job.config.steps else "interrupted"
+
+
+def _require_same_origin(task: Task, saved: Mapping[str, Any], folder: Path) -> None:
+    """Raise CheckpointError if something besides the settings, such as the file of the user's loss, is not as it was."""
+    for name, now in task.origin.items():
+        before = saved.get(name, now)
+        if before != now:
+            raise CheckpointError(
+                f"the {name.replace('_', ' ')} of {folder} was changed after its checkpoint was made (sha256 {before[:8]}, now "
+                f"{now[:8]}). A resumed run goes on exactly as it began; undo the change, or start a new run"
+            )
 
 
 def _use_threads(threads: int, listener: Listener) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 from chainrule.errors import CheckpointError, ConfigError
 from chainrule.train.atomic import write_text
 from chainrule.train.checkpoint import newest_checkpoint, read_state
+from chainrule.train.chosen_loss import settled_loss
 from chainrule.train.config import TrainConfig
 from chainrule.train.settings import config_from, leaves, load_config, to_toml
-from chainrule.train.tasks.text_model import settled
+from chainrule.train.tasks.text_model import settled_model
 
 if sys.platform != "win32":
     import fcntl
@@ -43,11 +44,16 @@ class Run:
 
 
 def new_run(config: TrainConfig, remarks: Mapping[str, str] | None = None) -> Run:
-    """A run with a fresh folder, its model settled. Raises ConfigError if its name is taken."""
+    """A run with a fresh folder, its configuration settled. Raises ConfigError if its name is taken."""
     taken = Path(config.runs_folder, config.name)
     if config.name and taken.exists():
         raise ConfigError(f"{taken} exists: take another --name, or go on with it: chainrule train --resume {taken}")
-    return Run(replace(config, model=settled(config.model)), remarks=remarks or {})
+    return Run(settled(config), remarks=remarks or {})
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """With nothing left open that does not depend on data or machine. Raises ConfigError for what cannot be so."""
+    return replace(config, model=settled_model(config.model), loss=settled_loss(config))
 
 
 def open_run(path: Path) -> Run:

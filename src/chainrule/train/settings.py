@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from chainrule.errors import ConfigError
+from chainrule.setup_file import located
 from chainrule.train.config import TrainConfig
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file, as they stand in it. Raises ConfigError if it is missing or no TOML."""
+    """The tables of a TOML file, beside which a file of losses is sought. Raises ConfigError if it is missing or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
     except tomllib.TOMLDecodeError as error:
         hint = "" if path.suffix == ".toml" else "; text is given by --text, a table by --task table --table.file"
         raise ConfigError(f"{path} is not valid TOML: {error}{hint}") from None
+    loss = tables.get("loss")
+    return tables | {"loss": located(loss, path.parent)} if isinstance(loss, str) else tables
 
 
 def reason(error: Exception) -> str:

@@ -76,13 +76,15 @@ class OwnLoss:
 class Task:
     """One thing to train; the model has its initial weights, on the CPU, in float32.
 
-    loss        loss(model, batch): the mean over `count(batch)` terms
+    loss        loss(model, batch), which is trained: the mean over `count(batch)` terms
     count       terms that the mean is over: tokens, rows, pairs
     batch_size  examples in one update
     micro_batch_size  examples in one forward pass; 0 = as many as the free memory holds
     measured    validation examples that are measured on the way, evenly spread
     example, term     what they are called: "window", "token"
-    loss_unit   "nats per token"
+    loss_unit   "nats per token": of the validation loss and the baseline
+    validated   loss(model, batch) that validation and baseline are measured by; None if it is `loss`
+    trained_unit  of `loss`, if another one is validated
     description of the model, without its number of parameters
     conclude    conclude(trained model, its validation loss)
     facts       of the data, JSON-able, for the report
@@ -106,6 +108,8 @@ class Task:
     conclude: Callable[[nn.Module, float], Conclusion]
     facts: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    validated: Loss | None = None
+    trained_unit: str = ""
     own_loss: OwnLoss | None = None
     glimpse: Callable[[nn.Module], str] | None = None
 

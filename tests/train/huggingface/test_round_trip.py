@@ -12,7 +12,7 @@ from chainrule.errors import ConfigError
 from chainrule.train.config import ModelConfig, SampleConfig
 from chainrule.train.huggingface.folder import export
 from chainrule.train.sample import continuation
-from chainrule.train.tasks.text_model import build_model, pretrained_model, settled
+from chainrule.train.tasks.text_model import build_model, pretrained_model, settled_model
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 pytestmark = pytest.mark.hf
@@ -98,7 +98,7 @@ def test_the_tokenizer_is_the_same_and_knows_its_mark(tmp_path):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_exported_model_comes_back_bit_for_bit(name, tmp_path):
     ours = exported(CONFIGS[name], tmp_path / "model")
-    config = settled(ModelConfig(pretrained=str(tmp_path / "model")))
+    config = settled_model(ModelConfig(pretrained=str(tmp_path / "model")))
     back = pretrained_model(config, 257).eval()
     tokens_BT = torch.randint(257, (2, 24))
 
@@ -118,7 +118,7 @@ def test_a_model_that_transformers_saved_is_read(family, tmp_path):
         )  # fmt: skip
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="10KB")  # in many files, with an index
-    ours = pretrained_model(settled(ModelConfig(pretrained=str(tmp_path / "theirs"))), 257).eval()
+    ours = pretrained_model(settled_model(ModelConfig(pretrained=str(tmp_path / "theirs"))), 257).eval()
     tokens_BT = torch.randint(300, (2, 16))
 
     assert (tmp_path / "theirs" / "model.safetensors.index.json").exists()
@@ -127,7 +127,7 @@ def test_a_model_that_transformers_saved_is_read(family, tmp_path):
 
 def test_a_model_may_see_less_than_it_could(tmp_path):
     ours = exported(CONFIGS["gpt2"], tmp_path / "model")
-    short = pretrained_model(settled(ModelConfig(pretrained=str(tmp_path / "model"), context=8)), 257).eval()
+    short = pretrained_model(settled_model(ModelConfig(pretrained=str(tmp_path / "model"), context=8)), 257).eval()
     tokens_BT = torch.randint(257, (2, 8))
 
     assert 8 == short.context
@@ -171,14 +171,14 @@ def test_a_folder_that_cannot_be_represented_is_refused(name, change, words, tmp
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError) as refused:
-        pretrained_model(settled(ModelConfig(pretrained=str(tmp_path / "model"))), 257)
+        pretrained_model(settled_model(ModelConfig(pretrained=str(tmp_path / "model"))), 257)
 
     assert words in str(refused.value)
 
 
 def test_damaged_or_missing_files_are_named(tmp_path):
     exported(CONFIGS["gpt2"], folder := tmp_path / "model")
-    weights, config = (folder / "model.safetensors").read_bytes(), settled(ModelConfig(pretrained=str(folder)))
+    weights, config = (folder / "model.safetensors").read_bytes(), settled_model(ModelConfig(pretrained=str(folder)))
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ConfigError, match=r"model.safetensors cannot be read: .*safetensors format are expected"):
         pretrained_model(config, 257)
@@ -187,17 +187,17 @@ def test_damaged_or_missing_files_are_named(tmp_path):
         pretrained_model(config, 257)
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json cannot be read"):
-        settled(ModelConfig(pretrained=str(folder)))
+        settled_model(ModelConfig(pretrained=str(folder)))
     (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"is no folder of a model in Hugging Face's format: it has no config.json"):
-        settled(ModelConfig(pretrained=str(folder)))
+        settled_model(ModelConfig(pretrained=str(folder)))
 
 
 def test_settings_that_contradict_the_folder_are_refused(tmp_path):
     exported(CONFIGS["gpt2"], folder := tmp_path / "model")
     with pytest.raises(ConfigError, match=r"holds another model: model.layers is 3, not 2; model.context is 99, more"):
-        settled(ModelConfig(pretrained=str(folder), layers=3, context=99))
+        settled_model(ModelConfig(pretrained=str(folder), layers=3, context=99))
     with pytest.raises(ConfigError, match="has a vocabulary of 257 tokens and the tokenizer one of 300"):
-        pretrained_model(settled(ModelConfig(pretrained=str(folder))), 300)
+        pretrained_model(settled_model(ModelConfig(pretrained=str(folder))), 300)
     with pytest.raises(ConfigError, match="exists: take another folder"):
         exported(CONFIGS["gpt2"], folder)

@@ -13,7 +13,6 @@ from chainrule.numdiff.stencils import Line, better, order8
 from chainrule.numdiff.steps import rms
 from chainrule.tolerance import REQUIRED_RESOLUTION
 
-ENTRIES = 64
 STEPS = (1e-2, 1e-4)  # in units of the predictions' rms: the shorter one for entries near a kink
 NOISE_SPACING = 1e-5  # of the predictions' rms: a loss that computes in float32 shows its steps there
 UNSURE = 0.25  # share of entries that may be unresolved: a loss with a kink has some near it
@@ -56,15 +55,14 @@ class Slopes:
 
 
 def slopes(
-    loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor, gradient: Tensor, *, seed: int
+    loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor, gradient: Tensor, places: Tensor
 ) -> Slopes:
-    """Both at some entries of the predictions, chosen by the seed where there are many.
+    """Both at some entries of the predictions.
 
     loss      loss(prediction, target), without a gradient
     gradient  by autograd, of the predictions' shape
+    places    (K) flat indices, on the CPU
     """
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.randperm(gradient.numel(), generator=generator)[:ENTRIES].sort().values
     size = rms(prediction) or 1.0
     line = _line(loss, prediction, target, places)
     noise = _noise(line, len(places), size)

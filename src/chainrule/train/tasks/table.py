@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -21,12 +22,13 @@ from chainrule.data.tables.target import Target
 from chainrule.models.activations import ACTIVATIONS
 from chainrule.models.initialisation import INITIALISERS
 from chainrule.models.mlp import MLP, NORMS
+from chainrule.train.chosen_loss import ChosenLoss, of_batch, tried
 from chainrule.train.config import MLPConfig, TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
 from chainrule.train.task import Baseline, Kind, Task, batch_size_of
 from chainrule.train.tasks.table_data import Rows, TableData, load, prepare, save
-from chainrule.train.tasks.table_loss import Function, called, choose_loss, of_batch, users_own
+from chainrule.train.tasks.table_loss import arguments, loss_of
 from chainrule.train.tasks.table_scores import concluding
 
 MICRO_BATCH = 8192
@@ -42,28 +44,31 @@ BASELINES = {"regression": "the training mean", "binary": "the class shares", "m
 def make(config: TrainConfig, data: TableData, listener: Listener) -> Task:
     """The task of predicting the target's column."""
     target = data.preprocessing.target
-    name, function = choose_loss(config.table, target, data.sides["training"].y_N)
-    describe(data, name, listener)
+    chosen = loss_of(config, target, data.sides["training"].y_N)
+    called_with = partial(arguments, goal=target.goal)
+    describe(data, chosen.name, listener)
     dtype = dtype_of(config)
     rows = {side: Rows(data.sides[side], target, dtype) for side in data.sides}
     size = batch_size_of(config, len(rows["training"]), config.table.batch_size)
+    standardised = target.goal == "regression" and not target.counts
     return Task(
         model=build_model(config, data.preprocessing),
-        loss=of_batch(function, target),
+        loss=of_batch(chosen.function, called_with),
         count=count_rows,
         training=rows["training"],
         validation=rows["validation"],
-        baseline=baseline(name, function, data, listener),
+        baseline=baseline(chosen, data, listener),
         batch_size=size,
         micro_batch_size=size if config.mlp.norm == "batch" else min(size, MICRO_BATCH),
         measured=MEASURED,
         example="row",
         term="row",
-        loss_unit=name if target.goal != "regression" or target.counts else f"{name} of the standardised target",
+        loss_unit=f"{chosen.name} of the standardised target" if standardised else chosen.name,
         description=description(config.mlp, data.preprocessing),
         conclude=concluding(data, dtype),
         facts=asdict(data.facts) | {side: len(rows[side]) for side in rows},
-        own_loss=users_own(name, function, target),
+        origin=chosen.origin(),
+        own_loss=chosen.examined(called_with),
     )
 
 
@@ -110,13 +115,13 @@ def description(settings: MLPConfig, preprocessing: Preprocessing) -> str:
     return f"MLP {widths}, {settings.activation}{norm}{dropout}, {settings.initialisation} initialisation"
 
 
-def baseline(name: str, function: Function, data: TableData, listener: Listener) -> Baseline:
+def baseline(chosen: ChosenLoss, data: TableData, listener: Listener) -> Baseline:
     """The loss of always answering alike: the training mean, or the shares of the classes."""
     target, validation = data.preprocessing.target, data.sides["validation"]
     constant_O = constant_output(data.sides["training"].y_N, target)
-    loss = constant_loss(name, function, constant_O, Rows(validation, target, torch.float64))
+    loss = constant_loss(chosen, constant_O, Rows(validation, target, torch.float64))
     always = BASELINES[target.goal]
-    listener.say("to beat", f"{always}, always: {name} {loss:.4f} on the validation rows")
+    listener.say("to beat", f"{always}, always: {chosen.name} {loss:.4f} on the validation rows")
 
     def compare(own: float) -> str:
         return (
@@ -128,12 +133,12 @@ def baseline(name: str, function: Function, data: TableData, listener: Listener)
     return Baseline(f"{always}, always", loss, compare)
 
 
-def constant_loss(name: str, function: Function, constant_O: Floats, rows: Rows) -> float:
+def constant_loss(chosen: ChosenLoss, constant_O: Floats, rows: Rows) -> float:
     """The loss of the same outputs for all rows."""
     targets_N = rows.batch(np.arange(len(rows)), torch.device("cpu"))["targets"]
     outputs_NO = torch.from_numpy(constant_O).expand(len(rows), -1)
     prediction = outputs_NO if rows.target.goal == "multi-class" else outputs_NO[:, 0].clone()
-    return float(called(name, function, prediction, targets_N))
+    return float(tried(chosen, prediction, targets_N))
 
 
 def describe(data: TableData, loss: str, listener: Listener) -> None:

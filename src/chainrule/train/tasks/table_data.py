@@ -27,10 +27,10 @@ from chainrule.data.tables.target import Target, find_goal, make_target, values_
 from chainrule.data.tables.useful import useful, why_useless
 from chainrule.errors import CheckpointError, DataError, did_you_mean
 from chainrule.train.atomic import read_json, write_folder, write_json
+from chainrule.train.chosen_loss import takes_counts
 from chainrule.train.config import TableConfig, TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
-from chainrule.train.tasks.table_loss import learns_counts
 
 FOLDER = "data"
 SIDES = ("training", "validation", "test")
@@ -100,7 +100,7 @@ def prepare(config: TrainConfig, listener: Listener) -> TableData:
     table, column = useful(whole, settings.target, drop=settings.drop, keep=settings.keep)
     column = require_target(column, whole, settings.target)
     goal, reason = find_goal(column) if settings.goal == "auto" else (settings.goal, "as set")
-    target = make_target(column, goal, counts=learns_counts(settings.loss))
+    target = make_target(column, goal, counts=takes_counts(config.loss))
     y_R = values_of(column, target)
     rows = divided(whole, target, y_R, config)
     preprocessing, constant = fit(

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 
+import torch
 from torch import nn
 
 from chainrule.data.bigram import bigram_loss, fit_bigram
 from chainrule.data.tokenizer import encoded, fingerprint
-from chainrule.models.transformer import Transformer, next_token_loss
+from chainrule.losses.classification import cross_entropy
+from chainrule.models.transformer import Transformer, next_token_logits, next_token_loss
+from chainrule.train.chosen_loss import ChosenLoss, choose_loss, of_batch, tried
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch
 from chainrule.train.records import Listener
@@ -25,11 +28,15 @@ PROMPT_TOKENS = 24
 def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
     """The task of predicting each next token of `data`."""
     describe(data, listener)
+    chosen = choose_loss(config.loss, "text")
+    another = chosen.function is not cross_entropy
+    if another:
+        describe_loss(chosen, data.vocabulary, listener)
     model = first_model(config, data)
     model.recompute = config.loop.recompute
     return Task(
         model=model,
-        loss=next_token_loss,
+        loss=of_batch(chosen.function, next_token_logits) if another else next_token_loss,
         count=count_targets,
         training=data.training,
         validation=data.validation,
@@ -40,11 +47,24 @@ def make(config: TrainConfig, data: Text, listener: Listener) -> Task:
         example="window",
         term="token",
         loss_unit="nats per token",
+        validated=next_token_loss if another else None,
+        trained_unit=f"{chosen.name} per token" if another else "",
+        own_loss=chosen.examined(next_token_logits),
         description=in_words(config.model),
         conclude=concluding(config, data, listener),
         glimpse=lambda model: "".join(sample(model, config, data)),
         facts=facts(data),
-        origin={"tokenizer": fingerprint(data.tokenizer)},
+        origin={"tokenizer": fingerprint(data.tokenizer), **chosen.origin()},
+    )
+
+
+def describe_loss(chosen: ChosenLoss, vocabulary: int, listener: Listener) -> None:
+    """Call a loss that is not the cross entropy once, and say what is measured by which. Raises SetupError as `tried` does."""
+    tried(chosen, torch.zeros(2, vocabulary), torch.arange(2))
+    listener.say(
+        "loss",
+        f"{chosen.name} is trained; the validation is measured by cross-entropy, in nats per token: only that compares with "
+        "the bigram model and with runs of other losses",
     )
 
 

@@ -17,7 +17,7 @@ from chainrule.train.config import ModelConfig
 from chainrule.train.huggingface.folder import read_architecture, read_weights
 
 
-def settled(model: ModelConfig) -> ModelConfig:
+def settled_model(model: ModelConfig) -> ModelConfig:
     """The model with nothing left open: as its family has it, or as the folder `model.pretrained` says.
 
     Raises ConfigError for a setting that contradicts the folder; `dropout` and a shorter `context` may be chosen.

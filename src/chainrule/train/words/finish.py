@@ -64,6 +64,7 @@ def finish_words(
             precision_reason="the kernel's",
             threads=job.config.words.threads,
             loss_unit="nats per predicted word",
+            trained_unit="nats per predicted word",
             training_loss=loss,
             validation_loss=None,
             baseline="word frequencies",
