@@ -31,8 +31,8 @@ It returns the mean over the examples: parts of a batch are then put together by
 also where the products of the run are shorter. The preflight examines your own by itself, before the model: its gradient (is
 there one, is it the slope of the loss), edges (logits ±100, no error at all, one example, one class only), its scale, and
 whether it is a mean over the examples; [these checks](checks.md#a-loss-function-of-your-own). The same examination alone is
-`chainrule losses FILE.py:function`; its exit code is 0, 1 if the loss must not be trained with, 3 if unresolved. All three gradient
-engines differentiate it.
+`chainrule losses FILE.py:function`; its exit code is 0, 1 if the loss must not be trained with, 3 if unresolved. All three
+gradient engines differentiate it.
 
 A table is validated by the loss that it is trained with. A text is always validated by the cross entropy, in nats per token:
 early stopping, the best checkpoint, bits per byte and the bigram model need one unit. The training loss is told in its own.
