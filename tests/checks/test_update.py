@@ -241,6 +241,67 @@ def test_a_real_step_in_bfloat16_of_a_wrong_formula_is_seen():
     assert isinstance(step_mismatch.judge(observed), list)
 
 
+MUONS = [
+    {},
+    {"nesterov": False, "weight_decay": 0.0},
+    {"adjust_lr_fn": "match_rms_adamw", "momentum": 0.5, "ns_steps": 3},
+]
+
+
+def muon(kind=torch.optim.Muon, **settings):
+    return lambda parameters: kind([p for p in parameters if p.ndim == 2], lr=0.02, **settings)
+
+
+@pytest.mark.parametrize("settings", MUONS, ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 16])  # gradients of rank 1, 3, and as high as it goes
+def test_steps_of_muon_are_silent_whatever_the_rank_of_the_gradient(rows, settings):
+    def own_loss(model, batch):
+        return F.cross_entropy(model(batch[0][:rows]), batch[1][:rows])
+
+    assert [] == step_mismatch.judge(observed_run(muon(**settings), own_loss=own_loss))
+
+
+def test_steps_of_muon_in_bfloat16_are_silent():
+    def own_loss(model, batch):
+        return F.cross_entropy(model(batch[0].bfloat16()).float(), batch[1])
+
+    assert [] == step_mismatch.judge(observed_run(muon(), classifier().bfloat16(), own_loss=own_loss))
+
+
+class ScaledMuon(torch.optim.Muon):
+    """Each step is two thirds of what it should be."""
+
+    def step(self, closure=None):
+        held = [p for group in self.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in held]
+        super().step(closure)
+        with torch.no_grad():
+            for old, p in zip(before, held, strict=True):
+                p.lerp_(old, 1 / 3)
+
+
+class ClampedMuon(torch.optim.Muon):
+    """Weights are held back: most of that lies in directions of which a gradient of rank 1 says nothing."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            p.data.clamp_(-0.05, 0.05)
+
+
+@pytest.mark.parametrize("kind", [ScaledMuon, ClampedMuon])
+@pytest.mark.parametrize("rows", [1, 16])
+def test_steps_that_are_not_those_of_muon_are_seen(rows, kind):
+    def own_loss(model, batch):
+        return F.cross_entropy(model(batch[0][:rows]), batch[1][:rows])
+
+    named_muon = type("Muon", (kind,), {})
+    (finding,) = step_mismatch.judge(observed_run(muon(named_muon), own_loss=own_loss))
+
+    assert "warning" == finding.severity
+    assert finding.message.startswith("a step of Muon is not that of Muon: ")
+
+
 class LowRank(nn.Module):
     """LoRA: the first matrix has exactly no gradient until the second has moved (H03)."""
 

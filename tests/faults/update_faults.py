@@ -239,6 +239,27 @@ def forgets_correction(broken):
     return trained(lambda model: AdamW(model.parameters(), lr=1e-3))
 
 
+def orthogonal_first(broken):
+    """A class made from torch's Muon whose real steps average what was made orthogonal, not the gradients."""
+
+    class Muon(torch.optim.Muon):
+        @torch.no_grad()
+        def step(self, closure=None):
+            if not broken:
+                return super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    b = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                    b.lerp_(own.Muon.orthogonal(p.grad, group["ns_steps"]), 1 - group["momentum"])
+                    p.sub_(group["lr"] * max(1, p.size(0) / p.size(1)) ** 0.5 * b)
+            return None
+
+    model = classifier()
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim == 2) == whole] for whole in (True, False))
+    made = Muon(matrices, lr=0.02, weight_decay=0.0), torch.optim.AdamW(vectors, lr=1e-3)
+    return cr.Setup(model, loss, batches(), made)
+
+
 def clipped_inside(broken):
     """Weights are clamped inside the step of a class that still calls itself SGD."""
 
@@ -385,6 +406,7 @@ EFFECTS = [
         partial(narrow, sgd(1e-4, momentum=0.9), torch.float16),
     ),
     case("O02d", "own", "no bias correction in the real step", "step-mismatch", forgets_correction),
+    case("O06c", "optax PR#1170", "Muon's real step makes the gradient orthogonal", "step-mismatch", orthogonal_first),
     case("U-clamp", "own", "weights clamped inside the step", "step-mismatch", clipped_inside),
     case("S12u", "SO 48934338", "a rate a thousand times too high", "update-ratio", partial(absurd, 1e4, 0.1), "SGD"),
     case("S13v", "SO 59106542", "a rate that changes nothing", "update-ratio", partial(absurd, 1e-7, 0.1), "SGD"),

@@ -5,6 +5,7 @@ import torch
 from torch import optim
 
 from chainrule.update_rules import OF_TORCH, claimed_by, possible, rule_of_torch
+from chainrule.update_rules.muon import of_singular_values, orthogonal
 
 LARGE = {"lr": 0.1, "weight_decay": 0.1}
 VARIANTS = [
@@ -78,6 +79,14 @@ def test_muon_gives_the_numbers_of_torch_within_the_bfloat16_of_newton_schulz(op
         ours, state = rule.update(before, param.grad.clone(), state, settings)
         optimizer.step()
         assert (ours - param.detach()).norm() < rule.resolution / 2 * (ours - before).norm()
+
+
+def test_newton_schulz_of_a_matrix_is_that_of_its_singular_values():
+    matrix, settings = torch.randn(5, 8, dtype=torch.float64), {"ns_steps": 4}
+    u, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
+    expected = u * of_singular_values(sigma / matrix.norm(), settings) @ vh
+
+    assert (expected - orthogonal(matrix, settings)).abs().max() < 1e-13  # 4 iterations of a few roundings
 
 
 def lion(param, grad, mean, *, lr, beta1, beta2, decay):

@@ -26,12 +26,17 @@ BFLOAT16_NEWTON_SCHULZ = (
 
 def update(param: Tensor, grad: Tensor, state: State, settings: Settings) -> tuple[Tensor, dict[str, Any]]:
     """p ← (1 - γλ) p - γκ NS(μ b + (1 - μ) g)."""
-    momentum, rate = number(settings, "momentum"), number(settings, "lr")
-    direction = uphill(grad, settings)
-    buffer = momentum * zeros(state, "momentum_buffer", param) + (1 - momentum) * direction
-    raw = momentum * buffer + (1 - momentum) * direction if settings.get("nesterov", True) else buffer
+    rate = number(settings, "lr")
+    raw, buffer = averaged(grad, state, settings)
     step = scale(param, settings) * orthogonal(raw, settings)
     return param - rate * number(settings, "weight_decay") * param - rate * step, {"momentum_buffer": buffer}
+
+
+def averaged(grad: Tensor, state: State, settings: Settings) -> tuple[Tensor, Tensor]:
+    """(s, b): what is made orthogonal, and the momentum."""
+    momentum, direction = number(settings, "momentum"), uphill(grad, settings)
+    buffer = momentum * zeros(state, "momentum_buffer", grad) + (1 - momentum) * direction
+    return momentum * buffer + (1 - momentum) * direction if settings.get("nesterov", True) else buffer, buffer
 
 
 def scale(param: Tensor, settings: Settings) -> float:
@@ -45,14 +50,31 @@ def scale(param: Tensor, settings: Settings) -> float:
 
 def orthogonal(matrix: Tensor, settings: Settings) -> Tensor:
     """Newton-Schulz on the wide one of the matrix and its transpose: singular values to between 0.7 and 1.2."""
-    a, b, c = settings.get("ns_coefficients", COEFFICIENTS)
+    a, b, c = _coefficients(settings)
     tall = matrix.shape[-2] > matrix.shape[-1]
     wide: Tensor = matrix.mT if tall else matrix
     wide = wide / wide.norm().clamp(min=number(settings, "eps", 1e-7))
-    for _ in range(int(settings.get("ns_steps", 5))):
+    for _ in range(_iterations(settings)):
         gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
     return wide.mT if tall else wide
+
+
+def of_singular_values(sigma: Tensor, settings: Settings) -> Tensor:
+    """What Newton-Schulz makes of singular values; the directions that belong to them stay: σ ← aσ + bσ³ + cσ⁵."""
+    a, b, c = _coefficients(settings)
+    for _ in range(_iterations(settings)):
+        sigma = a * sigma + b * sigma**3 + c * sigma**5
+    return sigma
+
+
+def _coefficients(settings: Settings) -> tuple[float, float, float]:
+    a, b, c = settings.get("ns_coefficients", COEFFICIENTS)
+    return a, b, c
+
+
+def _iterations(settings: Settings) -> int:
+    return int(settings.get("ns_steps", 5))
 
 
 MUON = UpdateRule(

@@ -9,16 +9,18 @@ Why it matters
 How it decides
     Each entry: |formula - after| <= 4 u (|before| + |after|) + 64 u · max|step|: a few roundings where the result is stored, and
     those of the moments, in units of the parameter's dtype, more where decay and gradient cancel. A step below rounding can
-    thus never be called wrong.
+    thus never be called wrong. Muon: a fifth of the step, in the directions that rounding leaves determined (those of
+    its momentum's singular values above a hundredth of its norm); its Newton-Schulz runs in bfloat16 and makes others of
+    rounding alone.
 Broken
     def step(self):                                      # a subclass of one's own called AdamW
         p.sub_(group["lr"] * m / (v.sqrt() + eps))       # bias correction forgotten
 Repaired
     class MyOwn(Optimizer): ...                          # another formula under a name of its own
 Limits
-    Fused optimizers that unscale inside their step, and gradients changed by the optimizer's own hooks, are not judged; nor is
-    Muon, whose Newton-Schulz in bfloat16 magnifies the rounding of a gradient of low rank to the size of the step. A
-    decay in the wrong place, of size lr · decay of the step, is below rounding here and is found by update-formula.
+    Fused optimizers that unscale inside their step, and gradients changed by the optimizer's own hooks, are not judged; nor
+    are classes called Muon that are not made from torch's, which average in several ways. A decay in the wrong place, of
+    size lr · decay of the step, is below rounding here and is found by update-formula.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ import torch
 from torch import Tensor
 
 from chainrule.checks.update.expected import Move, moves
+from chainrule.checks.update.orthogonal_step import orthogonal_step
 from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.tolerance import unit
 from chainrule.update_rules.adagrad import ADAGRAD
 from chainrule.update_rules.adam import ADAM
+from chainrule.update_rules.muon import MUON
 from chainrule.update_rules.rmsprop import RMSPROP
 from chainrule.update_rules.rule import EXACT
 from chainrule.watch.observed import Observed
@@ -43,7 +47,7 @@ DIVIDING = (ADAM, RMSPROP, ADAGRAD)  # decay passes through the moments, and the
 def judge(observed: Observed) -> Outcome:
     """Whether the recorded steps are those of the formula."""
     scaled = any(observed.of("scale"))
-    seen = [m for m in moves(observed) if _exact(m) and not (scaled and m.settings.get("fused"))]
+    seen = [m for m in moves(observed) if _judged(m) and not (scaled and m.settings.get("fused"))]
     if not seen:
         return NotRun("no step of an optimizer whose formula is known was looked at")
     wrong: dict[str, list[Move]] = {}
@@ -53,17 +57,25 @@ def judge(observed: Observed) -> Outcome:
     return [_finding(name, own, seen) for name, own in wrong.items()]
 
 
-def _exact(move: Move) -> bool:
-    return move.expected is not None and move.rule is not None and move.rule.resolution == EXACT
+def _judged(move: Move) -> bool:
+    if move.expected is None or move.rule is None:
+        return False
+    return move.rule.resolution == EXACT or (move.rule is MUON and issubclass(move.record.rule, torch.optim.Muon))
+
+
+def _expected(move: Move) -> Tensor:
+    assert move.expected is not None
+    return move.cut(move.once(orthogonal_step).expected) if move.rule is MUON else move.expected
 
 
 def _difference(move: Move) -> Tensor:
-    assert move.expected is not None
-    return (move.expected - move.after.double()).abs()
+    return (_expected(move) - move.after.double()).abs()
 
 
 def _excess(move: Move) -> float:
     """The largest difference in units of what is allowed."""
+    if move.rule is MUON:
+        return move.once(orthogonal_step).excess
     largest = move.size.max()
     allowed = STORING * move.rounding + MOMENTS * unit(move.before.dtype) * largest * _cancellation(move)
     return float((_difference(move) / allowed.clamp(min=1e-300)).max())
@@ -80,11 +92,10 @@ def _cancellation(move: Move) -> Tensor:
 
 def _finding(name: str, wrong: list[Move], seen: list[Move]) -> Finding:
     move = max(wrong, key=_excess)
-    assert move.expected is not None
     assert move.rule is not None
     place = int(_difference(move).argmax())
     theirs = float(move.step.flatten()[place])
-    ours = float((move.expected - move.before.double()).flatten()[place])
+    ours = float((_expected(move) - move.before.double()).flatten()[place])
     paths = list(dict.fromkeys(m.path for m in wrong))
     return Finding(
         check=NAME,
