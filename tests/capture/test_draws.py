@@ -171,9 +171,7 @@ def test_attention_that_runs_as_one_kernel_keeps_whole_with_its_dropout_off_and_
         Computed(CASES["attention"]).to("meta"), squared, X.to("meta")
     )  # as on a GPU: not the CPU's parts
 
-    (kept,) = [
-        node for node in exported.program.graph.nodes if node.target is aten.scaled_dot_product_attention.default
-    ]
+    (kept,) = [node for node in exported.graph.nodes if node.target is aten.scaled_dot_product_attention.default]
     assert "dropout_p" not in kept.kwargs
     assert 0.0 == (kept.args[4] if len(kept.args) > 4 else 0.0)
     assert [off_sentence("scaled_dot_product_attention", 0.4)] == [*exported.notes]

@@ -13,16 +13,17 @@ from itertools import chain, count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
 from chainrule.capture.batches import tensors_of, with_tensors
+from chainrule.capture.decompose import decomposed
 from chainrule.capture.draws import Drawing
 from chainrule.capture.no_grad import Detaching
 from chainrule.capture.nodes import LOSS_PATH, ROOTS, Converted, convert
-from chainrule.capture.passes import count_draws, prepare
+from chainrule.capture.passes import count_draws, draws_of, prepare
 from chainrule.capture.provenance import GradMode, user_frames
 from chainrule.capture.running import ancestors, resolve
 from chainrule.errors import CaptureError, SetupError
@@ -64,6 +65,7 @@ class Exported:
 
     wrapper: LossModule
     program: ExportedProgram
+    graph: fx.Graph
     notes: tuple[str, ...]
 
 
@@ -79,12 +81,12 @@ def export(model: nn.Module, loss: Loss, batch: Any) -> Exported:
             program = torch.export.export(wrapper, tuple(tensors_of(batch).values()), strict=False)
         notes = prepare(program.graph_module)
         drawn = count_draws(program.graph_module)
-        program = program.run_decompositions({})
-    if count_draws(program.graph_module) != drawn:
+        program, graph = decomposed(program)
+    if draws_of(graph) != drawn:
         raise CaptureError(
             f"{type(model).__name__}\n  cannot be exported: it draws random numbers and does not use them"
         )
-    return Exported(wrapper, program, (*_unregistered(program), *notes))
+    return Exported(wrapper, program, graph, (*_unregistered(program), *notes))
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def _quiet() -> Iterator[None]:
 def graph_of(exported: Exported) -> Graph:
     """The program as our graph; draws its randomness from the global generators, in order."""
     leaves, places = _leaves(exported.wrapper, exported.program)
-    converted = convert(exported.program.graph, places, roots=ROOTS)
+    converted = convert(exported.graph, places, roots=ROOTS)
     outputs = _outputs(exported.program, converted)
     detaching = Detaching(converted.no_grad, leaves)
     detaching.add(converted.nodes)

@@ -5,7 +5,7 @@ Works on the training graph of `torch.export`, in place, before `run_decompositi
 - the nodes of a no_grad or autocast block keep their own source lines: it runs by an interpreter that hands them on.
 - an in-place change in a no_grad block is marked as one, since afterwards it is an op like any other.
 - attention with dropout hides its mask in one op: it becomes softmax, dropout and two products.
-- dropout in eval mode is the identity and disappears.
+- dropout in eval mode, and detaching the fresh copy of a constant, are the identity and disappear.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def prepare(module: fx.GraphModule) -> list[str]:
     for node in list(module.graph.nodes):
         if node.target is aten.scaled_dot_product_attention.default and _arguments(node)["dropout_p"] > 0:
             notes += _expose_attention(node)
-        elif node.target in _DROPOUTS and _is_off(node):
+        elif _is_identity(node):
             node.replace_all_uses_with(cast(fx.Node, node.args[0]))
             module.graph.erase_node(node)
         elif node.target in _BLOCK_AT:
@@ -46,8 +46,12 @@ def prepare(module: fx.GraphModule) -> list[str]:
 
 def count_draws(module: fx.GraphModule) -> int:
     """How many random ops a program runs, blocks included; decomposing drops the unused ones, eager does not."""
-    graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
-    return sum(_is_draw(node) for graph in graphs for node in graph.nodes)
+    return sum(draws_of(part.graph) for part in module.modules() if isinstance(part, fx.GraphModule))
+
+
+def draws_of(graph: fx.Graph) -> int:
+    """How many random ops a graph has."""
+    return sum(map(_is_draw, graph.nodes))
 
 
 def attention(
@@ -151,6 +155,10 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
     return bind_arguments(cast(OpOverload, node.target), tuple(node.args), node.kwargs)
 
 
-def _is_off(node: fx.Node) -> bool:
-    arguments = _arguments(node)
-    return not arguments["train"] or arguments["p"] == 0
+def _is_identity(node: fx.Node) -> bool:
+    if node.target is aten.detach_.default:
+        return cast(fx.Node, node.args[0]).target is aten.lift_fresh_copy.default
+    if node.target in _DROPOUTS:
+        arguments = _arguments(node)
+        return not arguments["train"] or arguments["p"] == 0
+    return False
