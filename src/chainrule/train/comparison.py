@@ -13,14 +13,8 @@ from chainrule.train.records import StepRecord
 
 ABSENT = "not there"
 TERMS = MappingProxyType({"text": "tokens", "table": "rows", "words": "words"})  # what a loss is the mean over
-DATA = (
-    "task",
-    "text",
-    "loss",
-    "data.",
-    "table.",
-    "words.",
-)  # settings by which two losses may be of different data or units
+# Settings by which two losses may be of different data or units.
+DATA = ("task", "text", "loss", "data.", "table.", "words.")
 
 
 @dataclass(frozen=True)
