@@ -10,6 +10,8 @@ from chainrule.errors import ConfigError, SetupError
 from chainrule.setup_file import load_setup
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from chainrule.explain.updates import Update
 
 WIDTH = 160  # a table of numbers does not fold
@@ -73,11 +75,10 @@ def index(text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return entry
 
 
-def largest(gradient: object) -> tuple[int, ...]:
+def largest(gradient: Tensor) -> tuple[int, ...]:
     """The entry of the largest gradient."""
     import torch
 
-    assert isinstance(gradient, torch.Tensor)
     return tuple(int(i) for i in torch.unravel_index(gradient.abs().argmax(), gradient.shape))
 
 

@@ -56,6 +56,14 @@ def test_adams_moments_are_those_of_paper_and_pencil():
     assert {"m": m, "m̂": m / (1 - 0.81), "v": v, "v̂": v / (1 - 0.999**2)} == pytest.approx(dict(second.memory))
 
 
+def test_with_amsgrad_the_corrected_moment_is_the_largest_so_far():
+    model, optimizer, graph, _ = made(lambda p: torch.optim.Adam(p, lr=0.2, betas=(0.9, 0.1), amsgrad=True))
+    first, second = follow(graph, model, optimizer, "2.bias", (0,), 2)
+
+    assert second.memory["v"] < first.memory["v"], "else nothing is tested"
+    assert first.memory["v"] / (1 - 0.1**2) == pytest.approx(second.memory["v̂"])
+
+
 def test_an_optimizer_that_has_made_steps_goes_on_from_its_moments():
     model, optimizer, _, batch = made(OPTIMIZERS["adam"])
     for _ in range(3):

@@ -21,13 +21,14 @@ from chainrule.autodiff import value_and_grad
 from chainrule.errors import SetupError
 from chainrule.graph import Graph
 from chainrule.update_rules import UpdateRule, claimed_by, rule_of_torch
+from chainrule.update_rules.adam import corrected_first, corrected_second
 
 Index = tuple[int, ...]
 # what torch calls it -> what the formula calls it
 SYMBOLS = MappingProxyType(
     {"exp_avg": "m", "exp_avg_sq": "v", "momentum_buffer": "b", "square_avg": "s", "sum": "s", "variance": "v"}
 )
-CORRECTED = MappingProxyType({"m": 0, "v": 1})  # Adam's moments -> which of the betas
+CORRECTED = MappingProxyType({"m": corrected_first, "v": corrected_second})
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,13 @@ def _memory(
     state: Mapping[str, Any], settings: Mapping[str, Any], shape: torch.Size, entry: Index
 ) -> Iterator[tuple[str, float]]:
     """What is kept of this entry alone; what is kept of whole rows and columns is left out."""
+    of_adam = "betas" in settings and "exp_avg_sq" in state
     for key, symbol in SYMBOLS.items():
         value = state.get(key)
         if isinstance(value, Tensor) and value.shape == shape:
             yield symbol, float(value[entry])
-            if symbol in CORRECTED and "betas" in settings and "exp_avg_sq" in state:
-                beta = float(settings["betas"][CORRECTED[symbol]])
-                yield f"{symbol}̂", float(value[entry]) / (1 - beta ** float(state["step"]))
+            if of_adam and symbol in CORRECTED:
+                yield f"{symbol}̂", float(CORRECTED[symbol](state, settings)[entry])
 
 
 def _exact_copy(optimizer: Optimizer) -> Optimizer | None:

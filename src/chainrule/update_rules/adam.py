@@ -31,14 +31,25 @@ def update(param: Tensor, grad: Tensor, state: State, settings: Settings) -> tup
 def moments(param: Tensor, direction: Tensor, state: State, settings: Settings) -> tuple[Tensor, dict[str, Any]]:
     """m̂ / (√v̂ + ε) and the new state; AdamW takes it without decay."""
     beta1, beta2 = pair(settings)
-    t = count(state)
     first = beta1 * zeros(state, "exp_avg", param) + (1 - beta1) * direction
     second = beta2 * zeros(state, "exp_avg_sq", param) + (1 - beta2) * direction**2
-    new: dict[str, Any] = {"step": t, "exp_avg": first, "exp_avg_sq": second}
+    new: dict[str, Any] = {"step": count(state), "exp_avg": first, "exp_avg_sq": second}
     if settings.get("amsgrad"):
-        second = new["max_exp_avg_sq"] = torch.maximum(zeros(state, "max_exp_avg_sq", param), second)
-    corrected_first, corrected_second = first / (1 - beta1**t), second / (1 - beta2**t)
-    return corrected_first / (corrected_second.sqrt() + number(settings, "eps")), new
+        new["max_exp_avg_sq"] = torch.maximum(zeros(state, "max_exp_avg_sq", param), second)
+    return corrected_first(new, settings) / (corrected_second(new, settings).sqrt() + number(settings, "eps")), new
+
+
+def corrected_first(state: State, settings: Settings) -> Tensor:
+    """m̂ of the state after a step."""
+    corrected: Tensor = state["exp_avg"] / (1 - pair(settings)[0] ** number(state, "step"))
+    return corrected
+
+
+def corrected_second(state: State, settings: Settings) -> Tensor:
+    """v̂ of the state after a step."""
+    largest: Tensor = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+    corrected: Tensor = largest / (1 - pair(settings)[1] ** number(state, "step"))
+    return corrected
 
 
 ADAM = UpdateRule("Adam", update, NEEDS)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from chainrule.checks.update.expected import Move, moves
 from chainrule.finding import Finding, NotRun, Outcome
-from chainrule.update_rules.rule import number, pair
+from chainrule.update_rules.adam import corrected_second
+from chainrule.update_rules.rule import number
 from chainrule.watch.observed import Observed
 
 NAME = "epsilon-dominates"
@@ -54,10 +55,9 @@ def _size(move: Move) -> Tensor | None:
         or square.shape != move.record.before[move.path].shape
     ):
         return None
-    t, corrected = number(state, "step"), 1.0
-    if "exp_avg_sq" in state and "betas" in move.settings and t > 0:
-        corrected = 1 - pair(move.settings)[1] ** t
-    size: Tensor = (move.cut(square).double() / corrected).sqrt()[move.grad != 0]
+    if "exp_avg_sq" in state and "betas" in move.settings and number(state, "step") > 0:
+        square = corrected_second(state, move.settings)
+    size: Tensor = move.cut(square).double().sqrt()[move.grad != 0]
     return size if size.numel() else None
 
 
