@@ -27,7 +27,7 @@ def test_runs_are_listed_with_status_steps_and_best_loss(folder, capsys):
     assert ["run", "task", "status", "steps", "best", "validation", "started", "took"] == title.split()
     assert ["first", "text", "finished", "40", "of", "40", "0.1500", "at", "40"] == first.split()[:9]
     assert ["second", "text", "killed", "12", "of", "40", "0.6000", "at", "10"] == second.split()[:9]
-    assert second.endswith("6.0 s")
+    assert second.endswith("6 s")
 
 
 def test_a_folder_without_runs_says_how_one_is_made(folder, capsys):

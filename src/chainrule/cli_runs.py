@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chainrule.errors import ConfigError, did_you_mean
 from chainrule.report.plot import Series, plot
+from chainrule.report.words import duration
 from chainrule.train.comparison import at_common_steps, comparable, curve, differences, figures, progress
 from chainrule.train.past import PastRun, past_runs, read_run
 
@@ -21,7 +22,7 @@ COLUMNS: tuple[tuple[str, Callable[[PastRun], str]], ...] = (
     ("steps", progress),
     ("best validation", lambda run: f"{run.best.loss:.4f} at {run.best.step:,}" if run.best else NOTHING),
     ("started", lambda run: _when(run.started)),
-    ("took", lambda run: _long(run.seconds)),
+    ("took", lambda run: duration(run.seconds)),
 )
 
 
@@ -124,11 +125,3 @@ def _number(value: float | None) -> str:
 
 def _when(seconds: float | None) -> str:
     return NOTHING if seconds is None else f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
-
-
-def _long(seconds: float) -> str:
-    """9.5 s, 2 min 51 s, 3 h 12 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,6 +6,7 @@ from chainrule.finding import Finding, Line, StageResult
 from chainrule.report import Report, show
 from chainrule.report.terminal import STYLES
 from chainrule.report.text import lines, text
+from chainrule.report.words import duration
 from report.report_samples import FAILED, PASSED, UNRESOLVED
 
 FAILED_TEXT = """\
@@ -184,3 +185,9 @@ def test_a_report_prints_as_wide_as_the_terminal(monkeypatch):
 
 def test_a_report_at_the_prompt_is_one_line():
     assert "<Report fail: 1 error, 1 warning>" == repr(FAILED)
+
+
+def test_times_are_worded_by_their_size():
+    seconds = (0.004, 0.42, 6.0, 14.2, 143, 11_520)
+
+    assert ["<0.01 s", "0.42 s", "6 s", "14 s", "2 min 23 s", "3 h 12 min"] == [duration(one) for one in seconds]

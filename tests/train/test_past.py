@@ -174,3 +174,10 @@ def test_the_figures_are_those_of_report_and_metrics(tmp_path):
     assert "200" == found["tokens a second"]
     assert "0.52" == found["R2"]
     assert "note" not in found
+
+
+def test_a_speed_is_of_what_the_report_says_that_the_loss_is_the_mean_over(tmp_path):
+    run = read_run(made_run(tmp_path, "a", task="words", report={"term": "prediction"}))
+
+    assert "predictions a second" in figures(run)
+    assert "words a second" in figures(read_run(made_run(tmp_path, "b", task="words")))

@@ -15,12 +15,14 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`<0.01 s`, `0.42 s`, `14 s`, `2 min 23 s`."""
+    """`<0.01 s`, `0.42 s`, `14 s`, `2 min 23 s`, `3 h 12 min`."""
     if 0 < seconds < 0.01:
         return "<0.01 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 

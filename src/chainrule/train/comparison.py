@@ -12,7 +12,7 @@ from chainrule.train.past import PastRun
 from chainrule.train.records import StepRecord
 
 ABSENT = "not there"
-TERMS = MappingProxyType({"text": "tokens", "table": "rows", "words": "words"})  # what a loss is the mean over
+TERMS = MappingProxyType({"text": "tokens", "table": "rows", "words": "words"})  # of a run that has no report yet
 # Settings by which two losses may be of different data or units.
 DATA = ("task", "text", "loss", "data.", "table.", "words.")
 
@@ -103,8 +103,13 @@ def figures(run: PastRun) -> dict[str, str]:
         found["last training loss"] = f"{run.steps[-1].loss:.4f}"
         found["time in updates"] = f"{run.seconds:.1f} s"
         terms = sum(one.terms for one in run.steps)
-        found[f"{TERMS.get(run.task, 'terms')} a second"] = f"{terms / run.seconds:,.0f}" if run.seconds else "?"
+        found[f"{_terms(run)} a second"] = f"{terms / run.seconds:,.0f}" if run.seconds else "?"
     if report:
         found["parameters"] = f"{report['parameters']:,}"
     metrics = report.get("metrics") or {}
     return found | {name: f"{value:.4g}" for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _terms(run: PastRun) -> str:
+    """What a loss is the mean over; vectors of words have predictions without the kernel."""
+    return f"{run.report['term']}s" if "term" in run.report else TERMS.get(run.task, "terms")

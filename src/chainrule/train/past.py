@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from chainrule.errors import CheckpointError
+from chainrule.errors import CheckpointError, ConfigError
+from chainrule.train.atomic import read_json
 from chainrule.train.events import FILE, read_evaluations, read_steps, read_times, read_totals
 from chainrule.train.records import Evaluation, StepRecord
+from chainrule.train.settings import read_settings
 
 if sys.platform != "win32":
     import fcntl
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> PastRun:
     """Everything of one run. Raises CheckpointError if it is no run folder, or its settings or metrics are damaged."""
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no run folder: it has no {CONFIG}; `chainrule runs` lists them")
-    settings = dict(flattened(_toml(folder / CONFIG)))
+    settings = dict(flattened(_settings(folder / CONFIG)))
     if not (folder / FILE).is_file():
         return PastRun(folder, "running" if is_training(folder) else "killed", settings)
     notes = read_times(folder)
@@ -103,7 +103,7 @@ def read_run(folder: Path) -> PastRun:
         seconds,
         tuple(read_evaluations(folder)),
         next((time for kind, time in notes if kind == "started"), None),
-        _json(folder / REPORT) if status in ENDINGS else {},  # of an earlier session, if the run goes on
+        _report(folder / REPORT) if status in ENDINGS else {},  # of an earlier session, if the run goes on
     )
 
 
@@ -136,18 +136,13 @@ def _status(folder: Path, kinds: list[str]) -> str:
     return "running" if is_training(folder) else "killed"
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        return read_settings(path)
+    except ConfigError as error:  # the run is damaged, not what the user gave
+        raise CheckpointError(str(error)) from None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+def _report(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
     return content if isinstance(content, dict) else {}

@@ -18,13 +18,12 @@ from chainrule.train.atomic import write_text
 from chainrule.train.checkpoint import newest_checkpoint, read_state
 from chainrule.train.chosen_loss import settled_loss
 from chainrule.train.config import TrainConfig
+from chainrule.train.past import CONFIG, LOCK
 from chainrule.train.settings import config_from, leaves, load_config, to_toml
 from chainrule.train.tasks.text_model import settled_model
 
 if sys.platform != "win32":
     import fcntl
-
-CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def write_config(folder: Path, config: TrainConfig, remarks: Mapping[str, str]) 
 @contextmanager
 def sole_trainer(folder: Path) -> Iterator[None]:
     """Hold the run's lock, which the system frees when the process ends. Raises CheckpointError if another holds it."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         if sys.platform != "win32":
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
