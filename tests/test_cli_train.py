@@ -209,6 +209,9 @@ def test_every_option_says_what_it_means(capsys):
     ("arguments", "words"),
     [
         (["train", "--model.layer", "3"], "Unknown option: --model.layer. Did you mean --model.layers?"),
+        (["train", "--table.loss", "mse"], "Unknown option: --table.loss. Did you mean --loss?"),
+        (["plan", "--learning-rate=3"], "Unknown option: --learning-rate. Did you mean --optimizer.learning-rate?"),
+        (["train", "--resum", "x"], "Unknown option: --resum. Did you mean --resume?"),
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["train", "--steps", "many"], 'unable to convert "many" into int'),
         (["train", "--method", "batch"], 'Choose from: "full-batch", "stochastic", "mini-batch"'),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from chainrule.cli_check import check, rules, why
 from chainrule.cli_explain import explain
@@ -25,7 +25,7 @@ from chainrule.cli_predict import predict
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
 from chainrule.cli_runs import compare, runs
-from chainrule.cli_train import plan, settings_of_file, train
+from chainrule.cli_train import moved, plan, settings_of_file, train
 from chainrule.cli_vectors import vectors
 from chainrule.errors import ChainruleError
 
@@ -88,7 +88,13 @@ def _code(result: Any) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split()) if isinstance(error, CycloptsError) else str(error)
+    if not isinstance(error, CycloptsError):
+        return str(error)
+    if isinstance(error, UnknownOptionError) and error.command_chain in (("train",), ("plan",)):
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        if known := moved(option):
+            return f"Unknown option: {option}. Did you mean {known}?"
+    return " ".join(str(error).split())
 
 
 def main() -> None:

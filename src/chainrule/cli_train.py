@@ -13,7 +13,7 @@ from chainrule.errors import ConfigError
 from chainrule.setup_file import located
 from chainrule.train.config import TrainConfig
 from chainrule.train.interrupt import interrupt_afterwards
-from chainrule.train.settings import config_from, origins, read_settings, to_toml
+from chainrule.train.settings import by_last_part, config_from, origins, read_settings, to_toml
 
 EXIT_CODES = {"finished": 0, "stopped early": 0, "interrupted": 130, "refused by preflight": 1}
 
@@ -92,6 +92,13 @@ def plan_of(config: TrainConfig) -> int:
     for label, text in api.plan(config, listener=listener).lines():
         listener.say(label, text)
     return 0
+
+
+def moved(option: str) -> str:
+    """The option of the same last part in another section: --optimizer.learning-rate of --learning-rate; "" if there is none."""
+    end = option.removeprefix("--").rsplit(".", 1)[-1].replace("-", "_")
+    setting = by_last_part().get(end, "")
+    return setting and "--" + setting.replace("_", "-")
 
 
 def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

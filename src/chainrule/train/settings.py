@@ -63,7 +63,7 @@ def _build(kind: Any, settings: Mapping[str, Any], where: str, prefix: str) -> A
 def _suggest(key: str) -> str:
     """The nearest key by spelling; a key of another section counts by its last part."""
     known = [name for name, _ in leaves(TrainConfig())]
-    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    last = by_last_part()
     end = key.rsplit(".", 1)[-1]
     close = (
         [last[end]]
@@ -72,6 +72,11 @@ def _suggest(key: str) -> str:
         or [last[name] for name in get_close_matches(end, last, n=1, cutoff=0.7)]
     )
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def by_last_part() -> dict[str, str]:
+    """The settings by their last part, learning_rate -> optimizer.learning_rate; of several the first."""
+    return {name.rsplit(".", 1)[-1]: name for name, _ in reversed([*leaves(TrainConfig())])}
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
