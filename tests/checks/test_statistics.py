@@ -213,3 +213,11 @@ def test_a_narrow_layer_that_is_dead_by_chance_matters_only_if_nothing_goes_roun
 
     assert [] == spoken(setup(bypassed, cross_entropy, classes()), ("dead-units",))
     assert ["error dead-units last.relu"] == spoken(setup(only_way, squared, numbers()), ("dead-units",))
+
+
+def test_a_narrow_layer_that_is_dead_for_a_few_examples_may_be_so_by_chance():
+    few = Net(1, last=nn.ReLU())
+    nn.init.constant_(few.head.bias, -20.0)
+    x, y = numbers()
+
+    assert [] == spoken(setup(few, squared, (x[:15], y[:15])), ("dead-units",))

@@ -7,6 +7,7 @@ looked at there.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -202,6 +203,61 @@ def factored_moments() -> cr.Setup:
     return cr.Setup(model, next_token_loss, [token_batch()], torch.optim.Adafactor(model.parameters()))
 
 
+class Average:
+    """The moving average of a model, written into the tensors that its state_dict lends; attributes are copied beside it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay = 0.9999 * (1 - math.exp(-self.updates / 2000))  # rises from 0: at first it is all but the model itself
+        newest = model.state_dict()
+        for name, kept in self.model.state_dict().items():
+            if kept.dtype.is_floating_point:
+                kept.mul_(decay).add_(newest[name], alpha=1 - decay)
+
+    def copy_attributes(self, model: nn.Module) -> None:
+        for name, value in vars(model).items():
+            if not name.startswith("_") and name != "training":
+                setattr(self.model, name, value)
+
+
+def ramped_average() -> cr.Setup:
+    """H13: yolov5#8979 took the average for overwritten by the model; but weights are no attributes."""
+    model = BatchNormCNN()
+    average = Average(model)
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        value = class_loss(model, batch)
+        value.backward()
+        optimizer.step()
+        average.update(model)
+        average.copy_attributes(model)
+        return value
+
+    return trained(model, class_loss, (torch.randn(8, 3, 8, 8), torch.arange(8) % 5), step=step)
+
+
+def above_the_sine() -> cr.Setup:
+    """H18: SO 41372874, in a benchmark of faulty programs and healthy: 2-2-2-1, tiny uniform weights, batches of two."""
+    layers = (nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1), nn.Sigmoid())
+    model = nn.Sequential(*layers)
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.05, 0.05) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x_BD, y_B = batch
+        return F.binary_cross_entropy(model(x_BD).squeeze(1), y_B)
+
+    x_BD = torch.rand(2, 2) * torch.tensor([2 * math.pi, 2.0]) - torch.tensor([0.0, 1.0])
+    optimizer = torch.optim.Adam(model.parameters())
+    return cr.Setup(model, loss, [(x_BD, (x_BD[:, 1] > x_BD[:, 0].sin()).float())], optimizer)
+
+
 class Padded(nn.Module):
     """A padded position attends to nothing, for which the fused attention returns 0 (H14)."""
 
@@ -282,7 +338,9 @@ SETUPS: tuple[tuple[str, Callable[[], cr.Setup]], ...] = (
     ("H11", averaged_teacher),
     ("H12 AdamW", coupled_decay),
     ("H12 Adafactor", factored_moments),
+    ("H13", ramped_average),
     ("H14", blind_rows),
     ("H16", ties),
     ("H17", long_sums),
+    ("H18", above_the_sine),
 )

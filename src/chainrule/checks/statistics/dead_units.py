@@ -8,7 +8,8 @@ Why it matters
 How it decides
     By counting. All of at least 8 units dead is an error; more than half of them over at least 16 positions is a warning,
     since independent units of an untrained layer are all zero there with a chance of 2^-16 each. A narrower layer may be
-    dead by chance (a squeeze of 4 units); that is an error if no parameter below it gets any gradient.
+    dead by chance (a squeeze of 4 units); that is an error if it is so over at least 16 positions and no parameter below
+    it gets any gradient.
 Broken
     layer = nn.Linear(8, 16)
     nn.init.constant_(layer.bias, -20.0)
@@ -62,7 +63,7 @@ def _judge(node: Node, channel: int, flow: Flow, subject: Subject) -> list[Findi
     positions, units = value.shape
     dead = int((value == 0).all(0).sum())
     if units < UNITS:  # a narrow layer may be dead by chance; it matters if nothing goes round it
-        wrong = dead == units and positions > 1 and _nothing_learns(node, flow, subject)
+        wrong = dead == units and positions >= POSITIONS and _nothing_learns(node, flow, subject)
     else:
         wrong = (dead == units and positions > 1) or (positions >= POSITIONS and dead > MANY * units)
     return [_finding(node, dead, units, positions, subject)] if wrong else []
