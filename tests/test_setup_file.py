@@ -117,5 +117,7 @@ def test_a_file_is_located_in_the_folder_that_names_it_and_a_name_stays(tmp_path
 
     assert f"{folder}/my.py:focal" == located("../my.py:focal", folder / "settings")
     assert f"{folder}/my.py" == located("my.py", folder)
-    assert f"{folder}/my.py:focal" == located(f"{folder}/my.py:focal", folder / "settings")
+    assert f"{folder}/a/../my.py:focal" == located(f"{folder}/a/../my.py:focal", folder / "settings"), (
+        "it is kept for resuming"
+    )
     assert "huber(delta=2)" == located("huber(delta=2)", folder)

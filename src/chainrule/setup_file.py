@@ -61,12 +61,14 @@ def is_file_target(text: str) -> bool:
 
 
 def located(text: str, folder: Path) -> str:
-    """The text with the path of a user's file made absolute: a relative one lies in `folder`. A name of ours stays."""
+    """The text with the path of a user's file made absolute, a relative one from `folder`; an absolute one or a name stays."""
     if not is_file_target(text):
         return text
     file, colon, function = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
-    path = folder / Path(file).expanduser()
-    return f"{path.parent.resolve() / path.name}{colon}{function}"
+    path = Path(file).expanduser()
+    if not path.is_absolute():
+        path = (folder / path.parent).resolve() / path.name
+    return f"{path}{colon}{function}"
 
 
 def split_target(target: str, default: str = "setup", wanted: Wanted = SETUP) -> tuple[Path, str]:
