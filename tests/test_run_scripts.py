@@ -130,3 +130,24 @@ def test_a_fault_of_the_loop_is_told_at_its_line_and_fails(tmp_path):
     assert watched.returncode == 1
     assert "error[missing-zero-grad]" in watched.stderr
     assert "loss.backward()" in watched.stderr
+
+
+def test_optimizers_that_share_a_model_are_examined_together(tmp_path):
+    text = (SCRIPTS / "plain.py").read_text()
+    for old, new in (
+        ("AdamW(model.parameters(), lr=3e-3)", "Muon([model[0].weight, model[3].weight])"),
+        ("inputs =", "other = torch.optim.AdamW([model[0].bias, model[3].bias])\ninputs ="),
+        ("optimizer.zero_grad()", "model.zero_grad()"),
+        ("optimizer.step()", "optimizer.step()\n        other.step()"),
+    ):
+        text = text.replace(old, new)
+    report = tmp_path / "report.json"
+    watched = run(
+        "-m", "chainrule", "run", "--only", "not-in-optimizer", "--json", str(report), str(script(tmp_path, text))
+    )
+    assert watched.returncode == 0, watched.stderr
+    said = json.loads(report.read_text())
+    assert said["findings"] == []
+    assert [name for label, name in said["subject"].items() if label.startswith("model")] == [
+        "Sequential, 323 entries in 4 parameters"
+    ]

@@ -86,7 +86,7 @@ class Watch:
         graph = expand(iteration.tape.graph, KNOWN)
         values = evaluate_given(graph)
         check_finite(graph, loss_of(graph, values), values)
-        setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizer)
+        setup = Setup(iteration.root, iteration.loss, [iteration.batch], iteration.optimizers)
         subject = Subject(setup, iteration.batch, graph, self._seed, self._command, iteration.tape)
         only = self._only if fits else (self._only or IN_OWN_DTYPE) & IN_OWN_DTYPE
         report = report_on(subject, only, lambda _: None, without=("loop",)) if fits or only else Report()

@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 
 from chainrule.capture.preserve import global_generators
 from chainrule.capture.tape import Tape
+from chainrule.capture.tape_adjoints import leaves_of
 from chainrule.capture.tape_live import Arguments, LiveTape
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
 from chainrule.watch.fork import said_by
 from chainrule.watch.models import holding, models_of, restricted
+from chainrule.watch.names import held_by
 from chainrule.watch.replay import ReplayedLoss, autocast_now
 
 
@@ -29,7 +31,7 @@ class Iteration:
 
     root       the model, or a module that holds all of the program's models
     loss       of the root and what it was called with
-    optimizer  what trains the module that was called
+    optimizers what trains the module that was called: one, or several that share it
     line       where the program called backward
     """
 
@@ -37,7 +39,7 @@ class Iteration:
     batch: Arguments
     loss: ReplayedLoss
     tape: Tape
-    optimizer: Optimizer
+    optimizers: tuple[Optimizer, ...]
     line: Line | None
 
 
@@ -66,6 +68,7 @@ class Ahead:
         self._state = [(tensor, tensor._version, tensor.detach().clone()) for tensor in state]
         self._autocast = autocast_now()
         self._tape = LiveTape(self._root, batch)
+        self._reached: set[int] = set()  # ids of the leaves that the loss was computed from
 
     def called(self) -> Any:
         """Call the model with the tape on; it stays on."""
@@ -78,10 +81,21 @@ class Ahead:
         """The loss is reached: off with the tape. The gradients are left where the program expects them."""
         self._timer.cancel()
         source = running_line()
+        self._reached = {id(leaf) for leaf in leaves_of(loss)}
         tape = self._tape.finish(loss)
         replayed = ReplayedLoss(tape.graph, self._outputs, self._module, self._autocast)
         line = Line(source.file, source.line, source.code) if source else None
-        self.iteration = Iteration(self._root, self._batch, replayed, tape, self.optimizer, line)
+        self.iteration = Iteration(self._root, self._batch, replayed, tape, (self.optimizer,), line)
+
+    @property
+    def together(self) -> tuple[Optimizer, ...]:
+        """The optimizer, and those that train other parameters of the called module by the same loss (AdamW beside Muon)."""
+        shared = self._reached & {id(parameter) for parameter in self._module.parameters()}
+        return tuple(
+            other
+            for other in self._optimizers
+            if other is self.optimizer or any(id(parameter) in shared for parameter in held_by(other))
+        )
 
     def examined(self, examine: Callable[[Iteration], Any]) -> tuple[bool, Any]:
         """(whether the examination came to an end, what came of it)."""
@@ -92,17 +106,15 @@ class Ahead:
         self._rewind()
         # OpenMP's threads of the parent did not come along, and a new thread has its own: two cores are used again.
         with ThreadPoolExecutor(1) as threads:
-            work = threads.submit(_outcome, examine, self._of_optimizer(self.iteration))
+            work = threads.submit(_outcome, examine, self._of_optimizers(self.iteration))
             outcome: tuple[bool, Any] = work.result()
         return outcome
 
-    def _of_optimizer(self, iteration: Iteration) -> Iteration:
-        """The iteration as training by this one optimizer: what the others train is held fixed."""
-        graph, root = restricted(iteration.tape.graph, self._models, self.optimizer, self._optimizers)
-        tape = replace(iteration.tape, graph=graph)
-        return replace(
-            iteration, root=root, loss=replace(iteration.loss, graph=graph), tape=tape, optimizer=self.optimizer
-        )
+    def _of_optimizers(self, iteration: Iteration) -> Iteration:
+        """The iteration as training by these optimizers: what the others train is held fixed."""
+        graph, root = restricted(iteration.tape.graph, self._models, self.together, self._optimizers)
+        tape, loss = replace(iteration.tape, graph=graph), replace(iteration.loss, graph=graph)
+        return replace(iteration, root=root, loss=loss, tape=tape, optimizers=self.together)
 
 
 def _outcome(examine: Callable[[Iteration], Any], iteration: Iteration) -> tuple[bool, Any]:

@@ -34,10 +34,10 @@ def holding(models: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def restricted(
-    graph: Graph, models: Mapping[str, nn.Module], optimizer: Optimizer, optimizers: list[Optimizer]
+    graph: Graph, models: Mapping[str, nn.Module], training: tuple[Optimizer, ...], optimizers: list[Optimizer]
 ) -> tuple[Graph, nn.Module]:
-    """(the graph in which only what no other optimizer trains is trainable, the model that this optimizer trains)."""
-    own = {id(parameter) for parameter in held_by(optimizer)}
+    """(the graph in which only what no other optimizer trains is trainable, the model that these optimizers train)."""
+    own = {id(parameter) for parameter in held_by(*training)}
     others = {id(p) for other in optimizers for p in held_by(other)} - own
     mine = {name: model for name, model in models.items() if any(id(p) in own for p in model.parameters())} or models
     single = len(models) == 1

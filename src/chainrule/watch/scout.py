@@ -174,7 +174,7 @@ class Scout:
         os.close(inlet)
         try:
             examined, result = received(outlet, child, self._hear)
-            self._examined = (self._examined - {id(optimizer)}) | {examined}
+            self._examined = (self._examined - {id(optimizer)}) | examined
             self._tell(result)
         except WorkFailedError as error:
             self._give_up(str(error))
@@ -201,7 +201,7 @@ class Scout:
         if ahead is not None and ahead.iteration is not None:
             say = partial(speak, inlet=self._inlet)
             good, result = ahead.examined(lambda iteration: self._examine(iteration, say))
-            self._leave(good, (id(ahead.optimizer), result) if good else result)
+            self._leave(good, ({id(optimizer) for optimizer in ahead.together}, result) if good else result)
         elif ahead is not None:
             self._leave(False, reason)
 
