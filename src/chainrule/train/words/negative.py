@@ -40,15 +40,27 @@ def negative_block(  # type: ignore[no-untyped-def]
         n = targets(r, scratch.first, scratch.last, start, end, window, cbow, target)
         if n == 0:
             continue
-        own = centres + (r - r0) // group * shared
-        for k in range(shared):
-            place[n + k], label[n + k], weight[n + k] = (own + k) * width, 0, ratio * np.float32(n)
         for t in range(n):
-            place[t], label[t], weight[t] = (target[t] - start) * width, 1, 1
-            word = unit[target[t] - start]
-            for k in range(shared):
-                weight[n + k] -= ratio if unit[own + k] == word else np.float32(0)
+            target[t] -= start
+            place[t], label[t], weight[t] = target[t] * width, 1, 1
+        enter_negatives(scratch, n, centres + (r - r0) // group * shared, shared, ratio, width)
         loss += regress(x, dx, (r - r0) * width, scratch, n + shared, centres + drawn, rate, width)
         pairs += n
     scatter_outputs(scratch, outputs, centres + drawn, width)
     return loss, pairs, state
+
+
+@inlined
+def enter_negatives(scratch, n, first, shared, ratio, width):  # type: ignore[no-untyped-def]
+    """Enter `shared` output rows behind a row's n targets; each weighs `ratio` for every target that it is not.
+
+    Places are unsigned, so that none is tested for being negative and the loops are vectorised: a tenth of skip-gram's time.
+    """
+    unit, place, label, weight = scratch.unit, scratch.place, scratch.label, scratch.weight
+    n, first, shared, width = np.uint64(n), np.uint64(first), np.uint64(shared), np.uint64(width)
+    for k in range(shared):
+        place[n + k], label[n + k], weight[n + k] = (first + k) * width, 0, ratio * np.float32(n)
+    for t in range(n):
+        word = unit[scratch.target[t]]
+        for k in range(shared):
+            weight[n + k] -= ratio if unit[first + k] == word else np.float32(0)
