@@ -7,6 +7,7 @@ binary  "V D\\n", then V times the word, a space, D little-endian float32, a lin
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -138,7 +139,7 @@ def _is_text(file: BinaryIO, dimensions: int) -> bool:
         [float(part) for part in parts[-dimensions:]]
     except ValueError:
         return False
-    return len(parts) == dimensions + 1 and line.isascii() | _is_utf8(line)
+    return len(parts) == dimensions + 1 and _is_utf8(line)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -153,9 +154,10 @@ def _read_text(file: BinaryIO, path: Path, count: int, dimensions: int) -> WordV
     words, vectors = [], np.empty((count, dimensions), np.float32)
     for place in range(count):
         line = file.readline()
-        word, *numbers = line.decode("utf-8", errors="replace").rstrip("\n").rstrip(" ").split(" ")
+        word, *numbers = line.rstrip(b"\n").rstrip(b" ").split(b" ")
         try:
-            vectors[place] = [float(number) for number in numbers]
+            with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused with the others
+                vectors[place] = np.array([float(number) for number in numbers]).reshape(dimensions)
         except ValueError:
             raise DataError(
                 f"{path}, line {place + 2}: a word and {dimensions} numbers are expected, got {line[:60]!r}"
@@ -175,20 +177,20 @@ def _read_binary(file: BinaryIO, path: Path, count: int, dimensions: int) -> Wor
         words.append(data[at:space].lstrip(b"\n"))
         vectors[place] = np.frombuffer(data, "<f4", dimensions, space + 1)
         at = end
+    return _checked(path, words, vectors, data[at:].strip(b"\n"))
+
+
+def _checked(path: Path, encoded: list[bytes], vectors: Vectors, rest: bytes) -> WordVectors:
     try:
-        names = [word.decode("utf-8") for word in words]
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is damaged: it holds a word that is not utf-8") from None
-    return _checked(path, names, vectors, data[at:].strip(b"\n"))
-
-
-def _checked(path: Path, words: list[str], vectors: Vectors, rest: bytes) -> WordVectors:
+        words = [word.decode("utf-8") for word in encoded]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is damaged: it holds a word that is not utf-8: {error.object[:60]!r}") from None
     if rest:
         raise DataError(f"{path} goes on after its {len(words):,} vectors: it is damaged, or its first line is wrong")
     if not np.isfinite(vectors).all():
         place = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise DataError(f"{path} is damaged: vector {place + 1:,} ({words[place]!r}) holds inf or nan")
     if len(set(words)) < len(words):
-        twice = next(word for place, word in enumerate(words) if word in words[:place])
+        twice = Counter(words).most_common(1)[0][0]
         raise DataError(f"{path} is damaged: {twice!r} is there twice")
     return WordVectors(tuple(words), vectors)
