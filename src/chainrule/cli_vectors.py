@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from chainrule.errors import DataError
 
-BINARY = "vectors.bin"  # of a run
-
 
 def vectors(
     source: Path,
@@ -55,6 +53,8 @@ def vectors(
 
 def vectors_file(path: Path) -> Path:
     """The vectors of a run, or the file itself. Raises DataError if a run has none."""
+    from chainrule.train.words.vectors import BINARY
+
     if path.is_dir() and not (path / BINARY).is_file():
         raise DataError(f"{path} holds no {BINARY}: it is no run of task words, or its training has not ended")
     return path / BINARY if path.is_dir() else path

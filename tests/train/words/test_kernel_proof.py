@@ -40,7 +40,7 @@ def test_the_kernels_step_is_the_chain_rules(corpus, model, objective):
 
     assert proof.ok, proof
     assert proof.blocks >= 3
-    assert max(proof.input_error, proof.output_error) < 3e-6
+    assert max(proof.input_error, proof.output_error) < 3e-6  # the bounds reach 4.2e-6, the errors 5e-7
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -61,7 +61,7 @@ def test_the_chain_rule_trains_as_autograd_does(tmp_path, text):
         train(config_of(tmp_path / name, text, name, steps=5)).training_loss for name in ("autograd", "chain_rule")
     ]
 
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # float32: some roundings of 6e-8
 
 
 def test_a_text_that_is_too_short_is_refused(tmp_path):

@@ -69,7 +69,7 @@ def make(config: TrainConfig, data: Words, listener: Listener) -> Task:
         validation=validation,
         baseline=Baseline("word frequencies", loss, lambda own: compared(own, loss)),
         batch_size=batch_size_of(config, len(training), settings.batch_size),
-        micro_batch_size=max(settings.batch_size, 1),
+        micro_batch_size=settings.batch_size,
         measured=MEASURED,
         example="prediction",
         term="prediction",

@@ -8,8 +8,7 @@ Both passes hold a few megabytes of text at a time; training maps the row of num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +40,15 @@ class WordFacts:
 
 @dataclass(frozen=True)
 class Words:
-    """Vocabulary of a run, and its text: as files before it is numbered, as a corpus afterwards."""
+    """Vocabulary of a run, and its text: files and how they become words before it is numbered, a corpus afterwards.
+
+    sentence_reason  why a sentence is what it is; "" if the settings say it
+    """
 
     vocabulary: Vocabulary
     facts: WordFacts
-    rule: Rule
+    rule: Rule = field(default_factory=Rule)
+    sentence_reason: str = ""
     texts: tuple[Path, ...] = ()
     corpus: WordCorpus | None = None
 
@@ -53,20 +56,18 @@ class Words:
 def prepare(config: TrainConfig, listener: Listener) -> Words:
     """Count the words of a new run's text. Raises DataError if it cannot be used or holds too little."""
     texts, left_out = text_files(config.text) if config.text else (library_files(), 0)
-    rule = rule_of(config, texts)
-    if config.words.sentence == "auto":
-        listener.say("sentence", f"a {rule.sentence}, {sentence_of(texts)[1]}")
+    settings, reason = config.words, ""
+    if settings.sentence == "auto":
+        sentence, reason = sentence_of(texts)
+        listener.say("sentence", f"a {sentence}, {reason}")
+    else:
+        sentence = settings.sentence
+    rule = Rule(settings.split, sentence, settings.lowercase)
     with listener.phase(f"counting the words of {plural(len(texts), 'file')}"):
-        vocabulary = make_vocabulary(count_words(texts, rule), config.words.min_count, config.words.max_words)
+        vocabulary = make_vocabulary(count_words(texts, rule), settings.min_count, settings.max_words)
     size = sum(path.stat().st_size for path in texts)
     facts = WordFacts(", ".join(config.text) or LIBRARY, len(texts), size, left_out)
-    return Words(vocabulary, facts, rule, tuple(texts))
-
-
-def rule_of(config: TrainConfig, texts: Sequence[Path] = ()) -> Rule:
-    """How the text becomes words; what a sentence is may depend on the text."""
-    sentence = config.words.sentence
-    return Rule(config.words.split, sentence_of(texts)[0] if sentence == "auto" else sentence, config.words.lowercase)
+    return Words(vocabulary, facts, rule, reason, tuple(texts))
 
 
 def save(folder: Path, words: Words) -> None:
@@ -92,7 +93,7 @@ def save(folder: Path, words: Words) -> None:
     )
 
 
-def load(folder: Path, config: TrainConfig) -> Words | None:
+def load(folder: Path, config: TrainConfig) -> Words | None:  # noqa: ARG001  all kinds of task load alike
     """What `save` wrote; None if the run was killed before that. Raises CheckpointError if it is damaged."""
     if not (folder / FOLDER).is_dir():
         return None
@@ -104,7 +105,7 @@ def load(folder: Path, config: TrainConfig) -> Words | None:
         facts = WordFacts(**read_json(folder / FOLDER / "facts.json"))
     except (DataError, OSError, SafetensorError, TypeError, KeyError) as error:
         raise CheckpointError(f"the data of {folder} is damaged: {error}; start a new run") from None
-    return Words(vocabulary, facts, rule_of(config), corpus=corpus)
+    return Words(vocabulary, facts, corpus=corpus)
 
 
 def describe(vocabulary: Vocabulary, facts: WordFacts, listener: Listener) -> None:

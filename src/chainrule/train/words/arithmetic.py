@@ -54,7 +54,7 @@ def _float_of_bits(_context: Any, _bits: Any) -> Any:
 
 @inlined
 def exp_minus(a):  # type: ignore[no-untyped-def]
-    """exp(-a) for 0 <= a, within 2e-7 of it relatively for a < 3: 2^-k exp(-r) with |r| <= ln(2) / 2."""
+    """exp(-a) for 0 <= a, within 3e-7 of it relatively for a < 10: 2^-k exp(-r) with |r| <= ln(2) / 2."""
     a = min(a, _LARGEST)
     k = np.int32(a * _LOG2_E + _HALF)
     r = np.float32(k) * _LN2 - a

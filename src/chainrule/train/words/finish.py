@@ -56,8 +56,7 @@ def finish_words(
             task="words",
             steps=state.step,
             steps_wanted=job.steps,
-            parameters=len(job.weights.inputs) // job.weights.shape.width * job.weights.shape.dimensions
-            + len(job.weights.outputs) // job.weights.shape.width * job.weights.shape.dimensions,
+            parameters=job.weights.parameters,
             gradient="kernel, proved against autograd and chain_rule",
             method=f"{job.config.words.model}, {job.config.words.objective}",
             precision="float32",

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from chainrule.data.order import mix
 from chainrule.data.word_corpus import WordCorpus
 from chainrule.train.engine import Batch
+from chainrule.train.words.draw import select, stream
 from chainrule.train.words.shape import Shape, Tables
-from chainrule.train.words.textbook import _select
+from chainrule.train.words.textbook import as_batch
 
 _Numbers = NDArray[np.int64]
 _32 = np.uint64(32)
@@ -39,23 +39,11 @@ class Pairs:
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
         """Tensors as the losses of `models/word2vec.py` take them."""
-        target = self.kept[self.target[indices]]
         window, present = self._windows(indices)
-        arrays: dict[str, NDArray[np.generic]] = {"window": window, "present": present}
-        if self.shape.objective == "hierarchical":
-            length = self.tables.length[target]
-            path = self.tables.path[target].astype(np.int64)
-            arrays |= {
-                "path": path,
-                "code": self.tables.code[target].astype(np.float32),
-                "on_path": (np.arange(path.shape[1]) < length[:, None]).astype(np.float32),
-            }
-        else:
-            arrays["target"] = target
-        if self.shape.objective == "negative":
-            negative = self._negatives(indices)
-            arrays |= {"negative": negative, "weight": (negative != target[:, None]).astype(np.float32)}
-        return {name: _tensor(array, device) for name, array in arrays.items()}
+        target = self.kept[self.target[indices]]
+        negative = self._negatives(indices) if self.shape.objective == "negative" else None
+        batch = as_batch(self.shape, self.tables, window, present, target, negative)
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def _windows(self, indices: _Numbers) -> tuple[_Numbers, NDArray[np.float32]]:
         """(window_BC, present_BC); the target's own place and places beyond the window hold a word that is not present."""
@@ -75,17 +63,14 @@ class Pairs:
         return np.where(own, column, self.tables.alias[column])
 
 
-def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-
 def draw_pairs(
     shape: Shape, tables: Tables, corpus: WordCorpus, seed: int, validation_fraction: float
 ) -> tuple[Pairs, Pairs]:
     """(training, validation): sentences whose number's hash is below the fraction are for validation."""
     tokens = np.ascontiguousarray(corpus.tokens)
     kept, first, last = (np.zeros(len(tokens) + 1, np.int32) for _ in range(3))
-    words, _ = _select(tokens, tables.keep, seed, 0, 0, kept, first, last, shape.window, shape.dynamic)
+    state = np.uint64(stream(seed, 0, 0))
+    words, _ = select(tokens, tables.keep, state, kept, first, last, shape.window, shape.dynamic)
     columns = [array[:words].astype(np.int64) for array in (kept, first, last)]
     centre = np.flatnonzero(columns[2] - columns[1] > 1)
     first_N, last_N, target_N = columns[1][centre], columns[2][centre], centre

@@ -4,7 +4,7 @@ The same job is run twice from the same random weights: by the kernel in float32
 float64, W ← W - rate dL/dW. A block reads before it writes, so that for one block, change / rate *is* the gradient.
 
     error = ‖ΔW_kernel - ΔW_engine‖ / ‖ΔW_engine‖        for each matrix, over all of its rows
-    bound = 4 ε √D (1 + ‖W‖ / ‖ΔW‖)                      ε = 2^-23: W of the rows that change; a sum of D products
+    bound = 4 ε (√D + ‖W‖ / ‖ΔW‖)                        ε = 2^-23: a sum of D products; W of the rows that change
 
 A factor of 1.001 anywhere is a hundred times the bound (a test plants one).
 """

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chainrule.data.word_corpus import JOB_WORDS
-from chainrule.data.words import sentence_of
 from chainrule.errors import CheckpointError
 from chainrule.train.begin import accepted, first_state
 from chainrule.train.engine import Engine
@@ -63,11 +62,10 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
 
 def _with_sentence(run: Run, words: Words) -> Run:
     """The run with what a sentence is of this text."""
-    if run.config.words.sentence != "auto":
+    if not words.sentence_reason:
         return run
-    sentence, reason = sentence_of(words.texts)
-    config = replace(run.config, words=replace(run.config.words, sentence=sentence))
-    return replace(run, config=config, remarks={**run.remarks, "words.sentence": reason})
+    config = replace(run.config, words=replace(run.config.words, sentence=words.rule.sentence))
+    return replace(run, config=config, remarks={**run.remarks, "words.sentence": words.sentence_reason})
 
 
 def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFacts]:
@@ -104,7 +102,7 @@ def _announce(job: WordsJob, listener: Listener) -> None:
         "model",
         f"{config.model}, {config.objective}{negatives}, {shape.dimensions} dimensions, window "
         f"{'1 to ' if shape.dynamic else ''}{shape.window}: "
-        f"{(len(job.weights.inputs) + len(job.weights.outputs)) // shape.width * shape.dimensions:,} parameters",
+        f"{job.weights.parameters:,} parameters",
     )
     listener.say(
         "update",

@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from chainrule.models.word2vec import full_softmax_loss, hierarchical_loss, negative_sampling_loss
@@ -24,21 +23,6 @@ LOSSES: MappingProxyType[Objective, Loss] = MappingProxyType(
     {"negative": negative_sampling_loss, "hierarchical": hierarchical_loss, "softmax": full_softmax_loss}
 )
 _Rows = NDArray[np.int64]
-
-
-@njit
-def _select(tokens, keep, seed, epoch, job, kept, first, last, window, dynamic):  # type: ignore[no-untyped-def]
-    return select(tokens, keep, stream(seed, epoch, job), kept, first, last, window, dynamic)
-
-
-@njit
-def _draw(noise, alias, state, negative, count):  # type: ignore[no-untyped-def]
-    return draw_negatives(noise, alias, state, negative, count)
-
-
-@njit
-def _block_end(kept, start, words, most, repeats):  # type: ignore[no-untyped-def]
-    return block_end(kept, start, words, most, repeats)
 
 
 @dataclass(frozen=True)
@@ -55,16 +39,17 @@ def examples(
 ) -> Iterator[list[Example]]:
     """The terms of each block of a job."""
     first, last, kept = scratch.first, scratch.last, scratch.kept
-    words, state = _select(tokens, tables.keep, seed, epoch, job, kept, first, last, shape.window, shape.dynamic)
+    state = np.uint64(stream(seed, epoch, job))
+    words, state = select(tokens, tables.keep, state, kept, first, last, shape.window, shape.dynamic)
     end = 0
     while end < words:
-        start, end = end, _block_end(kept, end, words, shape.block, shape.repeats)
+        start, end = end, block_end(kept, end, words, shape.block, shape.repeats)
         lo, hi = int(first[start:end].min()), int(last[start:end].max())
         begin, stop = (start, end) if shape.model == "cbow" else (lo, hi)
         negatives = np.zeros(0, np.int64)
         if shape.objective == "negative":
             negatives = np.zeros(-(-(stop - begin) // shape.group) * shape.shared, np.int64)
-            state = _draw(tables.noise, tables.alias, np.uint64(state), negatives, len(negatives))
+            state = draw_negatives(tables.noise, tables.alias, np.uint64(state), negatives, len(negatives))
         of_group = negatives.reshape(-1, shape.shared) if len(negatives) else np.zeros((stop - begin, 0), np.int64)
 
         def near(row: int, begin: int = begin, of_group: _Rows = of_group) -> tuple[int, ...]:
@@ -93,17 +78,30 @@ def batch_of(shape: Shape, tables: Tables, terms: list[Example]) -> Batch:
     """Examples as tensors, in float64."""
     window, present = _table([term.window for term in terms])
     target = np.array([term.target for term in terms], np.int64)
-    arrays: dict[str, NDArray[np.generic]] = {"window": window, "present": present}
+    negative = np.array([term.negatives for term in terms], np.int64) if shape.objective == "negative" else None
+    return as_batch(shape, tables, window, present, target, negative)
+
+
+def as_batch(
+    shape: Shape,
+    tables: Tables,
+    window_BC: _Rows,
+    present_BC: NDArray[np.floating],
+    target_B: _Rows,
+    negative_BS: _Rows | None,
+) -> Batch:
+    """Tensors as the losses of `models/word2vec.py` take them, of the precision of `present_BC`."""
+    real = present_BC.dtype
+    arrays: dict[str, NDArray[np.generic]] = {"window": window_BC, "present": present_BC}
     if shape.objective == "hierarchical":
-        on_path = np.arange(tables.path.shape[1]) < tables.length[target][:, None]
-        path, code = tables.path[target].astype(np.int64), tables.code[target].astype(np.float64)
-        arrays |= {"path": path, "code": code, "on_path": on_path.astype(np.float64)}
+        on_path = np.arange(tables.path.shape[1]) < tables.length[target_B][:, None]
+        path, code = tables.path[target_B].astype(np.int64), tables.code[target_B].astype(real)
+        arrays |= {"path": path, "code": code, "on_path": on_path.astype(real)}
     else:
-        arrays["target"] = target
-    if shape.objective == "negative":
-        negative = np.array([term.negatives for term in terms], np.int64)
-        weight = np.where(negative == target[:, None], 0.0, shape.negatives / shape.shared)
-        arrays |= {"negative": negative, "weight": weight}
+        arrays["target"] = target_B
+    if negative_BS is not None:
+        weight = np.where(negative_BS == target_B[:, None], 0.0, shape.negatives / shape.shared)
+        arrays |= {"negative": negative_BS, "weight": weight.astype(real)}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

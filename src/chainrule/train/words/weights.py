@@ -63,6 +63,11 @@ class Weights:
     inputs: _Flat
     outputs: _Flat
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained: the padding is not."""
+        return (len(self.inputs) + len(self.outputs)) // self.shape.width * self.shape.dimensions
+
     def matrix(self, flat: _Flat) -> _Flat:
         """The vectors without their padding."""
         return flat.reshape(-1, self.shape.width)[:, : self.shape.dimensions]
