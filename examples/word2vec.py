@@ -40,7 +40,7 @@ def main():
         vectors = load_vectors(Path(results.folder) / "vectors.bin")
 
     for stage in results.preflight["stages"]:
-        print(f"{stage['verdict']}  {stage['summary']}")
+        print(f"{stage['verdict']}  {stage['name']}: {stage['summary']}")
     print(
         f"loss {results.training_loss:.4f}, of word frequencies alone {results.baseline_loss:.4f}; "
         f"{results.terms_per_second:,.0f} words/s on one thread"

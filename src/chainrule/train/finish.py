@@ -60,6 +60,7 @@ def _results(session: Session, state: State, outcome: Outcome, loss: float | Non
         loss_unit=task.loss_unit,
         trained_unit=task.trained_unit or task.loss_unit,
         training_loss=sum(state.recent) / len(state.recent) if state.recent else None,
+        trained_over="the last steps",
         validation_loss=loss,
         baseline=task.baseline.name,
         baseline_loss=task.baseline.loss,

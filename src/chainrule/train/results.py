@@ -12,6 +12,7 @@ Outcome = Literal["finished", "stopped early", "interrupted", "refused by prefli
 class Results:
     """A run's outcome; losses are in `loss_unit`, that of training in `trained_unit`.
 
+    trained_over     steps that `training_loss` is the mean of
     validation_loss  of the last weights, of the best ones if the run stopped early, on all validation examples
     baseline_loss    of the baseline, on the same ones
     best_loss        lowest loss on the smaller set that is measured while training
@@ -36,6 +37,7 @@ class Results:
     loss_unit: str
     trained_unit: str
     training_loss: float | None
+    trained_over: str
     validation_loss: float | None
     baseline: str
     baseline_loss: float
@@ -71,7 +73,7 @@ class Results:
             ]
         lines += self.conclusion
         if self.training_loss is not None:
-            lines.append(("training", f"{self.training_loss:.4f} {self.trained_unit}, mean of the last steps"))
+            lines.append(("training", f"{self.training_loss:.4f} {self.trained_unit}, mean of {self.trained_over}"))
         if self.terms_seen:
             speed = f"{self.terms_per_second:,.0f} {self.term}s/s, {self.terms_seen:,} in {self.loop_seconds:.0f} s"
             lines.append(("speed", speed))

@@ -108,6 +108,7 @@ def test_the_preflight_proves_the_runs_own_kernel_by_two_engines(tmp_path, text)
 
     assert "pass" == report["verdict"]
     assert ["kernel = autograd", "kernel = chain_rule"] == [stage["name"] for stage in report["stages"]]
+    assert all(stage["summary"].startswith("change of the input vectors differs by") for stage in report["stages"])
 
 
 @pytest.mark.parametrize("moment", [1, 3, 4, 6])
@@ -213,7 +214,9 @@ def test_the_report_tells_what_was_measured_on_test_files(tmp_path, text):
     results = train(config_of(tmp_path, text, tests=(str(pairs),), neighbours=("t0w0",)))
 
     assert results.metrics["pairs.tsv"] > 0.5  # ranks 9, 8 above 2, 1
-    assert "nearest         t0w0: t0w" in (tmp_path / "run" / "report.txt").read_text(encoding="utf-8")
+    report = (tmp_path / "run" / "report.txt").read_text(encoding="utf-8")
+    assert "nearest         t0w0: t0w" in report
+    assert f"{results.training_loss:.4f} nats per predicted word, mean of the last epoch" in report
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def finish_words(
             loss_unit="nats per predicted word",
             trained_unit="nats per predicted word",
             training_loss=loss,
+            trained_over="the last epoch",
             validation_loss=None,
             baseline="word frequencies",
             baseline_loss=baseline,

@@ -36,7 +36,12 @@ class KernelReport:
             "verdict": _word(self.ok),
             "findings": [str(proof) for proof in self.proofs if not proof.ok],
             "stages": [
-                {"name": f"kernel = {proof.engine}", "verdict": _word(proof.ok), "summary": str(proof), **asdict(proof)}
+                {
+                    "name": f"kernel = {proof.engine}",
+                    "verdict": _word(proof.ok),
+                    "summary": proof.summary,
+                    **asdict(proof),
+                }
                 for proof in self.proofs
             ],
         }

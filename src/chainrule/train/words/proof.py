@@ -57,8 +57,13 @@ class Proof:
         )
 
     def __str__(self) -> str:
+        return f"kernel {'=' if self.ok else 'is not'} {self.engine}: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """The errors and what is allowed."""
         return (
-            f"kernel {'=' if self.ok else 'is not'} {self.engine}: change of the input vectors differs by "
+            f"change of the input vectors differs by "
             f"{self.input_error:.1e} (allowed {self.input_bound:.1e}), of the output vectors by {self.output_error:.1e} "
             f"({self.output_bound:.1e}), loss by {self.loss_error:.1e} ({self.loss_bound:.1e}); {self.pairs:,} pairs in "
             f"{self.blocks} blocks"
