@@ -25,7 +25,7 @@ class WordsConfig:
     negatives: int = 5
     """Negatives for each pair, K."""
     shared_negatives: int = 0
-    """Negatives that are drawn for a group of rows, each weighing K/shared; 0 = 32 (skip-gram) or 8 (CBOW)."""
+    """Negatives that are drawn for a group of rows, each weighing K/shared; 0 = 40 (skip-gram) or 8 (CBOW)."""
     sample: float = 1e-3
     """Words more frequent than about this share are dropped at random; 0 = none."""
     min_count: int = 5

@@ -140,7 +140,7 @@ def test_the_choices_of_a_run_stand_in_its_settings_with_their_reasons(tmp_path,
     settings = (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 
     assert "steps = 8  # of 100,000 words or a little more" in settings
-    assert "shared_negatives = 32  # auto: analogies within the noise" in settings
+    assert "shared_negatives = 40  # auto: analogies within the noise" in settings
     assert 'sentence = "line"  # auto: 0 of the first' in settings
 
 

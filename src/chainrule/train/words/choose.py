@@ -15,8 +15,8 @@ _REPEATS = 3
 _CBOW_GROUP = 8
 _SHARED = {
     "skip-gram": (
-        32,
-        "auto: analogies within the noise of own negatives for each pair; 16 is faster and costs a tenth of them",
+        40,
+        "auto: analogies within the noise of own negatives for each pair; fewer are faster and cost some of them",
     ),
     "cbow": (8, "auto: for 8 centres, about as many products as own negatives, an eighth of the memory traffic"),
 }
