@@ -17,6 +17,7 @@ from chainrule.train.engine import Engine, autograd
 from chainrule.train.evaluate import validation_batches
 from chainrule.train.loop import Job, due, micro_batches, train_step
 from chainrule.train.memory import kept_for_backward
+from chainrule.train.numerical_cost import tell_cost
 from chainrule.train.optimizers import count, gradients
 from chainrule.train.randomness import preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Silent, size
@@ -89,6 +90,7 @@ def plan_run(config: TrainConfig, *, engine: Engine = autograd, listener: Listen
         seed_everything(config.seed)
         task = kind.make(config, data, listener)
         job, _ = build_job(config, Path(config.runs_folder), task, engine, listener)
+        tell_cost(job, listener)
         with listener.phase("measuring an update"):
             return measured(job)
 

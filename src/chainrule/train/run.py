@@ -31,6 +31,7 @@ from chainrule.train.health import Health
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.journal import Keeper, open_journal
 from chainrule.train.loop import Job, Watcher, micro_batches, out_of_patience, train_loop
+from chainrule.train.numerical_cost import tell_cost
 from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
@@ -117,6 +118,7 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     if saved is not None:
         _require_same_origin(task, saved, folder)
     job, reasons = build_job(run.config, folder, task, engine, listener)
+    tell_cost(job, listener)
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, **reasons})
     return Session(job, reasons, listener, start)
