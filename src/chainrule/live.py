@@ -106,7 +106,12 @@ def watch(
             seen.keep()
 
     scout = Scout(
-        seen.examined, tell, after_preflight, seen.preflight_refused, lambda: seen.ranks.several and seen.ranks.rank > 0
+        seen.examined,
+        tell,
+        after_preflight,
+        seen.preflight_refused,
+        lambda: seen.ranks.several and seen.ranks.rank > 0,
+        lambda: observer.batches,
     )
     observer = Observer(
         [thing for thing in things if isinstance(thing, nn.Module)],

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from chainrule.capture.preserve import global_generators
 from chainrule.capture.tape import Tape
 from chainrule.capture.tape_adjoints import leaves_of
+from chainrule.capture.tape_given import with_given
 from chainrule.capture.tape_live import Arguments, LiveTape
 from chainrule.capture.tape_places import running_line
 from chainrule.finding import Line
@@ -48,6 +49,7 @@ class Ahead:
 
     optimizer   whose step uses the loss, as far as is known
     optimizers  all of the program's
+    given       the batch that each of its loaders gave last
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Ahead:
         module: nn.Module,
         batch: Arguments,
         timer: threading.Timer,
+        given: tuple[Any, ...],
     ) -> None:
         self.optimizer, self._optimizers = optimizer, optimizers
         self.iteration: Iteration | None = None
@@ -67,7 +70,7 @@ class Ahead:
         state = (*self._root.parameters(), *self._root.buffers())
         self._state = [(tensor, tensor._version, tensor.detach().clone()) for tensor in state]
         self._autocast = autocast_now()
-        self._tape = LiveTape(self._root, batch)
+        self._tape, self._given = LiveTape(self._root, batch), given
         self._reached: set[int] = set()  # ids of the leaves that the loss was computed from
 
     def called(self) -> Any:
@@ -83,6 +86,7 @@ class Ahead:
         source = running_line()
         self._reached = {id(leaf) for leaf in leaves_of(loss)}
         tape = self._tape.finish(loss)
+        tape = replace(tape, graph=with_given(tape.graph, self._given))
         replayed = ReplayedLoss(tape.graph, self._outputs, self._module, self._autocast)
         line = Line(source.file, source.line, source.code) if source else None
         self.iteration = Iteration(self._root, self._batch, replayed, tape, (self.optimizer,), line)

@@ -26,6 +26,12 @@ class Loaders:
     def __init__(self, names: Names, say: Callable[..., None]) -> None:
         self._names, self._say = names, say
         self._of: dict[int, tuple[str, Any]] = {}  # iterator -> name of its loader; kept, so that its id stays its own
+        self._last: dict[str, Any] = {}  # name of a loader -> its last batch
+
+    @property
+    def last(self) -> tuple[Any, ...]:
+        """The batch that each loader gave last."""
+        return tuple(self._last.values())
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -56,6 +62,7 @@ class Loaders:
     def _given(self, batch: Any, iterator: Any) -> None:
         name, _ = self._of.get(id(iterator), ("", None))
         if name:
+            self._last[name] = batch
             tensors = tensors_of(batch)
             size = next((int(t.shape[0]) for t in tensors.values() if t.dim()), None)
             self._say("batch", name, fingerprint=fingerprint(batch), size=size)

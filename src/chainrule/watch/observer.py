@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -58,6 +59,11 @@ class Observer:
             looked=lambda: on_step(self.observed),
             counted=on_update,
         )
+
+    @property
+    def batches(self) -> tuple[Any, ...]:
+        """The batch that each DataLoader gave last."""
+        return self._loaders.last
 
     @contextmanager
     def watching(self) -> Iterator[Observed]:

@@ -41,6 +41,7 @@ class Scout:
     tell     what the parent does with that result
     give_up  what the parent does with the reason why there is no result
     elsewhere   whether another process of the same run sends the copies ahead
+    batches  what the program's loaders gave last
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Scout:
         tell: Callable[[Any], None],
         give_up: Callable[[str], None],
         elsewhere: Callable[[], bool] = lambda: False,
+        batches: Callable[[], tuple[Any, ...]] = tuple,
     ) -> None:
         self._examine, self._hear, self._tell, self._give_up = examine, hear, tell, give_up
-        self._elsewhere = elsewhere
+        self._elsewhere, self._batches = elsewhere, batches
         self._optimizers: list[Optimizer] = []
         self._examined: set[int] = set()  # optimizers
         self._stepping: Optimizer | None = None
@@ -190,7 +192,7 @@ class Scout:
             timer.daemon = True
             timer.start()
             called = unreplicated(module)
-            self._ahead = Ahead(optimizer, self._optimizers, called, Arguments(args, kwargs), timer)
+            self._ahead = Ahead(optimizer, self._optimizers, called, Arguments(args, kwargs), timer, self._batches())
             return self._ahead.called()
         except BaseException as error:
             self._leave(False, said_by(error))

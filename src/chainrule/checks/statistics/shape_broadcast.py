@@ -7,14 +7,18 @@ Why it matters
     mean. PyTorch's own losses print a warning once; a difference written by hand prints nothing.
 How it decides
     An error where the result is larger than both operands, they have a different number of axes and as many entries as each
-    other, one depends on parameters and the other on the batch alone. Pairwise differences that are meant have the same
-    number of axes (x[:, None] - x[None, :]).
+    other, one depends on parameters and the other on the batch alone. Of a difference whose squares or absolute values are
+    averaged over everything the other may be anything without parameters: mean_ij (p_i - t_j)² = mean_i (p_i - mean t)² +
+    var t pulls every prediction to one number. Pairwise differences that are meant have the same number of axes
+    (x[:, None] - x[None, :]).
 Broken
     loss = ((torch.randn(8, 1) - torch.randn(8)) ** 2).mean()
 Repaired
     loss = ((torch.randn(8, 1).squeeze(1) - torch.randn(8)) ** 2).mean()
 Limits
-    A batch of one example shows nothing.
+    A batch of one example shows nothing. In a script, data are what its DataLoaders gave and what its model is called with;
+    of other tensors from before the model's call (a mask, a row drawn by hand) nobody can tell whether they belong to the
+    batch: a product with one is not judged, and the report says so.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from collections.abc import Iterator
 
 import torch
 
-from chainrule.checks.flow import Flow
+from chainrule.checks.flow import REGRESSIONS, Flow
 from chainrule.checks.subject import Subject, line_of
-from chainrule.finding import Finding, Outcome
+from chainrule.finding import Finding, NotRun, Outcome
 from chainrule.graph import Node, Ref
 
 NAME = "shape-broadcast"
@@ -37,12 +41,21 @@ PAIRED = {
     aten.div.Tensor: ("self", "other"),
     aten.eq.Tensor: ("self", "other"),
 }
+# The size of a difference, and what makes one number of many.
+SIZES = frozenset({aten.pow.Tensor_Scalar, aten.square.default, aten.abs.default})
+MEANS = frozenset({aten.mean.default, aten.sum.default})
 
 
 def check(subject: Subject) -> Outcome:
     """Look for operands that broadcast against each other."""
     flow = Flow(subject.exact, subject.values)
-    return [_finding(node, *refs, flow, subject) for node, refs in _pairs(flow) if _crossed(*refs, flow)]
+    crossed = [(node, refs) for node, refs in _pairs(flow) if _crossed(*refs, flow)]
+    wrong = [(node, refs) for node, refs in crossed if _compares(node, *refs, flow)]
+    if not wrong and subject.tape is not None:
+        for node, refs in crossed:
+            if _unknown(flow.ancestors(_target(*refs, flow).name), flow):
+                return NotRun(_undecided(node, *refs, flow), missing=True)
+    return [_finding(node, *refs, flow, subject) for node, refs in wrong]
 
 
 def _pairs(flow: Flow) -> Iterator[tuple[Node, tuple[Ref, Ref]]]:
@@ -62,8 +75,46 @@ def _crossed(one: Ref, other: Ref, flow: Flow) -> bool:
         return False
     if math.prod(_broadcast(left, right)) <= math.prod(left):
         return False
-    guess, target = (one, other) if one in flow.active else (other, one)
-    return guess in flow.active and target not in flow.active and target.name in flow.from_batch
+    return (one in flow.active) != (other in flow.active)
+
+
+def _target(one: Ref, other: Ref, flow: Flow) -> Ref:
+    """The operand on which no parameter has an influence."""
+    return other if one in flow.active else one
+
+
+def _compares(node: Node, one: Ref, other: Ref, flow: Flow) -> bool:
+    """True if the target is data, or whatever it is, if the two are only compared."""
+    return _target(one, other, flow).name in flow.from_batch or _is_regression(node, flow)
+
+
+def _is_regression(node: Node, flow: Flow) -> bool:
+    """True if all that becomes of the two is the mean, or sum, of the differences' sizes."""
+    if node.op is aten.broadcast_tensors.default:
+        return all(taker.op in REGRESSIONS for taker in flow.users.get(node.name, ()))
+    sizes = list(flow.takers(node)) if node.op is aten.sub.Tensor else []
+    means = [taker for size in sizes for taker in flow.takers(size)]
+    return (
+        bool(means) and all(size.op in SIZES or _squares(size) for size in sizes) and all(m.op in MEANS for m in means)
+    )
+
+
+def _squares(node: Node) -> bool:
+    return node.op is aten.mul.Tensor and node.arguments["self"] == node.arguments["other"]
+
+
+def _unknown(names: set[str], flow: Flow) -> bool:
+    """True if a tensor from before the recording is among these: data that no loader gave, or a constant of the loss."""
+    leaves = (flow.graph.leaves[name] for name in names if name in flow.graph.leaves)
+    return any(leaf.kind == "constant" and leaf.value.numel() > 1 for leaf in leaves)
+
+
+def _undecided(node: Node, one: Ref, other: Ref, flow: Flow) -> str:
+    shapes = " and ".join(str(tuple(flow.value(ref).shape)) for ref in (one, other))
+    return (
+        f"{node.source or node.where} broadcasts {shapes}, and one of them was made before the model was called, by no "
+        "DataLoader: it may be data or a constant of the loss"
+    )
 
 
 def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
