@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,53 @@ def test_a_script_that_fails_keeps_its_exit_code_and_its_traceback(tmp_path):
     assert "runpy" not in failed.stderr
     assert "cli_run" not in failed.stderr
     assert "chainrule: the script ended with exit code 1, which is this command's too" in failed.stderr.splitlines()
+
+
+def test_a_script_that_is_interrupted_keeps_its_traceback_and_its_report_is_written(tmp_path):
+    text = (SCRIPTS / "plain.py").read_text()
+    line = "        print(float(loss).hex())\n"
+    path = script(
+        tmp_path, f"import os, signal\n{text}".replace(line, f"{line}        os.kill(os.getpid(), signal.SIGINT)\n")
+    )
+    alone, report = run(str(path)), tmp_path / "report.json"
+    watched = run("-m", "chainrule", "run", "--only", "no-rule", "--json", str(report), str(path))
+    assert (alone.returncode, watched.returncode) == (-signal.SIGINT, 130)  # a shell says 130 of both
+    assert watched.stdout == alone.stdout
+    assert alone.stderr in watched.stderr
+    assert "every formula has a rule" in watched.stderr
+    assert "chainrule: the script ended with exit code 130, which is this command's too" in watched.stderr.splitlines()
+    assert json.loads(report.read_text())["verdict"] == "pass"
+
+
+def test_a_script_that_catches_its_interruption_ends_as_it_likes(tmp_path):
+    path = script(
+        tmp_path,
+        "import os, signal, sys\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    sys.exit(5)\n",
+    )
+    assert run("-m", "chainrule", "run", str(path)).returncode == 5
+
+
+def test_an_interrupted_preflight_ends_its_copy_and_the_script_with_it(tmp_path):
+    text = (SCRIPTS / "plain.py").read_text()
+    waiting = """
+class Waiting(nn.Module):
+    def forward(self, x):
+        if os.getpid() != FIRST:  # in the copy
+            open("copy", "w").write(str(os.getpid()))
+            os.kill(FIRST, signal.SIGINT)
+            time.sleep(600)
+        return x
+
+model = nn.Sequential(Waiting(),"""
+    path = script(
+        tmp_path, f"import os, signal, time\nFIRST = os.getpid()\n{text}".replace("model = nn.Sequential(", waiting)
+    )
+    watched = run("-m", "chainrule", "run", str(path), folder=tmp_path)
+    assert watched.returncode == 130
+    assert watched.stdout == ""
+    assert "chainrule: preflight not possible: it was interrupted" in watched.stderr.splitlines()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "copy").read_text()), 0)
 
 
 def test_a_loss_that_raises_is_why_there_is_no_preflight(tmp_path):

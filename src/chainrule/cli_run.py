@@ -13,7 +13,7 @@ from types import TracebackType
 from chainrule.cli_check import EXIT_CODES, annotate, writable, write
 from chainrule.errors import ConfigError
 
-FAILED = 1
+FAILED, INTERRUPTED = 1, 130  # as a shell has it of a process that SIGINT ended
 _WITH_VALUE = frozenset({"--steps", "--seed", "--json", "--save", "--only"})
 
 
@@ -32,7 +32,7 @@ def run(
     """Run your own training script, unmodified: preflight on its first step, then watched.
 
     All after SCRIPT is the script's. Its results are what they would be without chainrule; what chainrule has to say goes
-    to stderr. Exit code: the script's own if it is not 0; else 0 pass, 1 fail, 3 unresolved; 2 misuse.
+    to stderr. Exit code: the script's own if it is not 0, 130 after Ctrl-C; else 0 pass, 1 fail, 3 unresolved; 2 misuse.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def run(
     try:
         with live.watch(only=only or (), seed=seed, command=command, steps=limit, tell=live.say) as watch:
             code = _run(script, arguments, module)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if watch is None:  # it was not the script: the watch did not begin
             raise
         traceback.print_exception(error.with_traceback(_own_frames(error.__traceback__)))
-        code = FAILED
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
     if code:
         live.say(f"chainrule: the script ended with exit code {code}, which is this command's too")
     if watch.ranks.rank == 0:  # of several processes that torchrun started, the first speaks for all

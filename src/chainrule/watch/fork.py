@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import traceback
 import warnings
@@ -60,21 +61,30 @@ def fork() -> int:
 
 def received(outlet: int, child: int, hear: Callable[[str], None] = lambda _: None) -> Any:
     """Wait for what the child sends; `hear` what it says meanwhile. WorkFailedError if it says that it failed, or dies."""
-    final: tuple[bool, Any] | None = None
-    with os.fdopen(outlet, "rb") as pipe, suppress(EOFError):
-        while final is None:
-            kind, content = pickle.load(pipe)
-            if kind == SAID:
-                hear(content)
-            else:
-                final = kind, content
-    _, status = os.waitpid(child, 0)
+    try:
+        final = _last_word(outlet, hear)
+    except BaseException:  # Ctrl-C: nobody waits for the work any more
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
     if final is None:
         code = os.waitstatus_to_exitcode(status)
         raise WorkFailedError(f"the copy of the process ended without a word (status {code})")
     if not final[0]:
         raise WorkFailedError(final[1])
     return final[1]
+
+
+def _last_word(outlet: int, hear: Callable[[str], None]) -> tuple[bool, Any] | None:
+    """(whether the work is done, its result or what went wrong); None if the child ended without saying so."""
+    with os.fdopen(outlet, "rb") as pipe, suppress(EOFError):
+        while True:
+            kind, content = pickle.load(pipe)
+            if kind != SAID:
+                return kind, content
+            hear(content)
+    return None
 
 
 def speak(text: str, inlet: int) -> None:

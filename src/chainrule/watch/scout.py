@@ -180,6 +180,9 @@ class Scout:
             self._tell(result)
         except WorkFailedError as error:
             self._give_up(str(error))
+        except KeyboardInterrupt:
+            self._give_up("it was interrupted")
+            raise
         return module(*args, **kwargs)
 
     def _go_ahead(self, inlet: int, optimizer: Optimizer, module: nn.Module, args: Any, kwargs: Any) -> Any:
