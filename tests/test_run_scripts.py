@@ -82,6 +82,16 @@ def test_a_script_that_fails_keeps_its_exit_code_and_its_traceback(tmp_path):
     assert "chainrule: the script ended with exit code 1, which is this command's too" in failed.stderr.splitlines()
 
 
+def test_a_line_that_warns_does_so_as_often_as_alone(tmp_path):
+    text = (SCRIPTS / "plain.py").read_text()
+    path = script(tmp_path, text.replace("F.cross_entropy(model(x), y)", "F.mse_loss(model(x), y[:1] / 1)"))
+    alone, watched = (run(*words, str(path)) for words in ((), ("-m", "chainrule", "run")))
+    assert watched.stderr.count("UserWarning: Using a target size") == alone.stderr.count(
+        "UserWarning: Using a target size"
+    )
+    assert alone.stderr.count("UserWarning: Using a target size") == 1
+
+
 def test_a_script_that_is_interrupted_keeps_its_traceback_and_its_report_is_written(tmp_path):
     text = (SCRIPTS / "plain.py").read_text()
     line = "        print(float(loss).hex())\n"

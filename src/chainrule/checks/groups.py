@@ -7,7 +7,6 @@ training; one with `judge(observed)` looks at the events of a loop, be it the us
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from chainrule.checks.gradient.extra import EXTRA
 from chainrule.checks.subject import Subject
 from chainrule.finding import Finding, NotRun, Outcome, StageResult, verdict_of
 from chainrule.watch.observed import Observed
+from chainrule.watch.unwarned import unwarned
 
 
 class SubjectCheck(Protocol):
@@ -78,8 +78,7 @@ def judge(checks: Iterable[LoopCheck], observed: Observed) -> Outcomes:
 
 def outcome_of(check: Callable[[], Outcome]) -> Outcome:
     """What the check says. A probe that the user's code does not bear is told, and takes nothing else with it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are the user's; the user's own run shows them
+    with unwarned():  # they are the user's; the user's own run shows them
         try:
             return check()
         except Exception as error:

@@ -11,12 +11,13 @@ import pickle
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
+
+from chainrule.watch.unwarned import unwarned
 
 T = TypeVar("T")
 SAID = "said"
@@ -54,8 +55,7 @@ def fork() -> int:
     """os.fork with nothing left in the buffers of stdout and stderr, which both processes would write."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other threads: the child runs none of their code
+    with unwarned():  # of other threads: the child runs none of their code
         return os.fork()
 
 
