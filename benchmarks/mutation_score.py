@@ -54,8 +54,8 @@ A plant is a custom `autograd.Function` with a wrong backward at a known module 
 plant is tried at its natural size and, where it can be scaled, at 1e-1, 1e-2, 1e-3 and 1e-4 (bfloat16: 1e-1, 1e-2).
 Counted are, in float64, all; in float32 those of 1e-4 or more; in bfloat16 those of 1e-2 or more.
 gradcheck runs on each Function alone, in float64, on the inputs that the model feeds it, with default tolerances.
-chainrule checks the whole model: in its own dtype and, unless the Function refuses that as a compiled kernel does
-(*kernels of one dtype*), in float64 too. *named*: the first finding names the planted module (or the one whose tensor the
+chainrule checks the whole model: in its own dtype and in float64 too; in a column *kernels of one dtype* the Functions refuse
+another dtype, as a compiled kernel does. *named*: the first finding names the planted module (or the one whose tensor the
 fault overwrites). The twins are the same Functions with the right backward.
 """
 MISSED = "What chainrule missed or misplaced, and who spoke on a correct twin:"
@@ -157,11 +157,14 @@ def score(rows: Sequence[Row], field: str = "caught") -> str:
     return f"{sum(bool(row[field]) for row in rows)}/{len(rows)}" if rows else ""
 
 
+def heard(rows: Sequence[Row]) -> list[str]:
+    """The judges that have judged anything."""
+    return [name for name in JUDGES if any(row["judge"] == name for row in rows)]
+
+
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of the Markdown table: kinds by judge and dtype, caught of those asked for, named of those caught."""
-    columns = [
-        (judge, str(dtype).removeprefix("torch.")) for judge, (_, _, dtypes) in JUDGES.items() for dtype in dtypes
-    ]
+    columns = [(name, str(dtype).removeprefix("torch.")) for name in heard(rows) for dtype in JUDGES[name][2]]
     yield "| kind of fault | " + " | ".join(f"{judge}, {dtype}" for judge, dtype in columns) + " | named |"
     yield "|---" * (len(columns) + 2) + "|"
     for kind in (*dict.fromkeys(plant.kind for plant in PLANTS), "**all**"):
@@ -190,7 +193,7 @@ def missed(rows: Sequence[Row]) -> Iterator[str]:
 
 def unfinished(rows: Sequence[Row]) -> Iterator[str]:
     """One line for each judge that has not judged everything."""
-    for name in JUDGES:
+    for name in heard(rows):
         done, asked_for = sum(row["judge"] == name for row in rows), len(to_judge(name, PLANTS))
         if done < asked_for:
             yield f"{name} has judged {done} of {asked_for} cases so far: twins and smallest faults first."
