@@ -115,7 +115,14 @@ def _pairwise(c: Call) -> tuple[Tensor, Rows] | None:
         return None
     union = Rows(dims.pop(), min(r.start for r in moving.values()), max(r.stop for r in moving.values()))
     operands = {name: _operand(c, name, union, rank) for name in ("self", "other")}
-    return c.node.op(**{**c.arguments, **operands}), union
+    output = c.node.op(**{**c.arguments, **operands})
+    return _counted_again(c, output, union) if _is_mask(c) else (output, union)
+
+
+def _is_mask(c: Call) -> bool:
+    """Something that stays and holds -inf is added."""
+    still = [c.arguments[name] for name in {"self", "other"} - c.rows.keys()]
+    return c.node.op is aten.add.Tensor and any(isinstance(x, Tensor) and bool(x.isneginf().any()) for x in still)
 
 
 def _operand(c: Call, name: str, union: Rows, rank: int) -> Any:
@@ -209,13 +216,17 @@ def _product(c: Call) -> tuple[Tensor, Rows] | None:
 
 
 def _masked_fill(c: Call) -> tuple[Tensor, Rows] | None:
-    """The mask may put back to the base what moves: after it, the rows are counted again."""
     rows, mask, rank = c.rows["self"], c.arguments["mask"], c.still("self").dim()
     if len(c.rows) > 1:
         return None
     dim = rows.dim - (rank - mask.dim())
     part = rows.at(dim).of(mask) if dim >= 0 and mask.shape[dim] > 1 else mask
-    output = c.arguments["self"].masked_fill(part, c.arguments["value"])
+    return _counted_again(c, c.arguments["self"].masked_fill(part, c.arguments["value"]), rows)
+
+
+def _counted_again(c: Call, output: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+    """After a mask, which may put back to the base what moved, the rows are counted again."""
+    rank = output.dim() - 1
     moved = rows_that_differ(output, rows.of(c.base[c.node.name])) if rows.dim == rank - 2 else None
     if moved is None:
         return output, rows
