@@ -59,6 +59,7 @@ from chainrule.graph import Node, Ref, Source, op_name
 from chainrule.tolerance import AGREEMENT, residual_limits, unit
 
 NAME = "gradient-mismatch"
+ALL = 1e3  # an error a thousand times what is left without it: the right gradient is zero within rounding
 _FRACTIONS = {0.5: "half", 2.0: "twice", -1.0: "minus", 0.25: "a quarter of", 0.0: "zero instead of"}
 
 
@@ -207,8 +208,8 @@ def _finding(residual: Residual, node: Node | None, refs: list[Ref], subject: Su
         ),
         notes=(
             f"{differ:,} of {worst.numel():,} elements differ ({differ / worst.numel():.1%}); the difference is "
-            f"{residual.relative:.1e} of the gradient's norm, {residual.units.norm:.3g} units of {_dtype(residual.ref, tape)} "
-            f"rounding (torch's own derivative: {residual.stock.norm:.2g})",
+            f"{residual.relative:.1e} of the right gradient's norm, {residual.units.norm:.3g} units of "
+            f"{_dtype(residual.ref, tape)} rounding (torch's own derivative: {residual.stock.norm:.2g})",
             *(hint[0].upper() + hint[1:] for hint in hints(yours, truth)[:2]),
             *_effects(residual, tape),
         ),
@@ -253,18 +254,22 @@ def _dtype(ref: Ref, tape: Tape) -> str:
 
 
 def _budget(residual: Residual, tape: Tape) -> Iterator[tuple[str, float]]:
-    """How much of each parameter's gradient this one error spoils: the adjoint system is linear, so seed it with r."""
+    """‖error‖ / ‖gradient without it‖ of each parameter for this one error: the adjoint system is linear, so seed it with r.
+
+    If it is the only error, what the gradient is without it is right, and the share is one of the right gradient's norm, as
+    `Residual.relative` is.
+    """
     values = {name: double(value) for name, value in tape.values.items()}
     spread = reverse(tape.graph, values, seeds={residual.ref: residual.recorded - residual.expected}, keep_all=False)
     for path, leaf in tape.graph.parameters.items():
         effect, whole = spread.get(Ref(leaf.name)), tape.adjoints.get(Ref(leaf.name))
         if effect is not None and whole is not None and float(effect.norm()) > 0:
-            yield path, float(effect.norm() / whole.double().norm().clamp_min(1e-300))
+            yield path, float(effect.norm() / (whole.double() - effect).norm().clamp_min(1e-300))
 
 
 def _effects(residual: Residual, tape: Tape) -> Iterator[str]:
     shares = sorted(_budget(residual, tape), key=lambda pair: -pair[1])
     if shares:
-        named = ", ".join(f"{path} ({share:.1e})" for path, share in shares[:3])
+        named = ", ".join(f"{path} ({share:.1e})" if share < ALL else f"{path} (all)" for path, share in shares[:3])
         more = f" and {len(shares) - 3} more" if len(shares) > 3 else ""
-        yield f"It spoils the gradients of {named}{more}; in brackets the share of each gradient's norm."
+        yield f"It spoils the gradients of {named}{more}; in brackets the error's share of the norm that each has without it."
