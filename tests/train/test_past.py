@@ -1,11 +1,13 @@
 """What a run folder says of its run: status, figures, curves, and how two runs differ."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from chainrule.errors import CheckpointError
+from chainrule.train.atomic import write_text
 from chainrule.train.comparison import at_common_steps, comparable, curve, differences, figures, mean_loss
 from chainrule.train.config import DataConfig, ModelConfig
 from chainrule.train.events import Events
@@ -36,6 +38,20 @@ def test_a_resumed_run_is_not_finished_by_its_first_session(tmp_path):
 
     assert "killed" == run.status
     assert {} == run.report, "the report is of the session before"
+
+
+def test_a_run_that_wrote_down_no_start_stands_where_its_settings_were_written(tmp_path):
+    for name, at in (("a", 3000), ("b", 1000), ("c", 2000)):
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name / "config.toml", "")
+        os.utime(tmp_path / name / "config.toml", (at, at))
+    events = Events(tmp_path / "b")
+    events.note("failed", "before it began")
+    events.close()
+    (tmp_path / "c" / "config.toml").write_text("steps = [")
+    os.utime(tmp_path / "c" / "config.toml", (2000, 2000))
+
+    assert [("b", 1000), ("c", 2000), ("a", 3000)] == [(run.name, run.started) for run in past_runs(tmp_path)]
 
 
 def test_rows_are_read_while_the_writer_holds_the_file(tmp_path):

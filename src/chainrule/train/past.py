@@ -30,7 +30,7 @@ class PastRun:
     settings  of config.toml by "section.field"
     done      number of the last update
     seconds   of all updates
-    started   seconds since 1970, of its first session; None if nothing is known
+    started   seconds since 1970, of its first session; when its settings were written, if it noted no start
     report    of report.json; {} if there is none yet
     """
 
@@ -82,7 +82,7 @@ def _read_or_say(folder: Path) -> PastRun:
     try:
         return read_run(folder)
     except CheckpointError as error:
-        return PastRun(folder, f"damaged: {error}", {})
+        return PastRun(folder, f"damaged: {error}", {}, started=_made(folder))
 
 
 def read_run(folder: Path) -> PastRun:
@@ -91,7 +91,8 @@ def read_run(folder: Path) -> PastRun:
         raise CheckpointError(f"{folder} is no run folder: it has no {CONFIG}; `chainrule runs` lists them")
     settings = dict(flattened(_settings(folder / CONFIG)))
     if not (folder / FILE).is_file():
-        return PastRun(folder, "running" if is_training(folder) else "killed", settings)
+        status = "running" if is_training(folder) else "killed"
+        return PastRun(folder, status, settings, started=_made(folder))
     notes = read_times(folder)
     status = _status(folder, [kind for kind, _ in notes])
     done, seconds = read_totals(folder)
@@ -102,9 +103,14 @@ def read_run(folder: Path) -> PastRun:
         done,
         seconds,
         tuple(read_evaluations(folder)),
-        next((time for kind, time in notes if kind == "started"), None),
+        next((time for kind, time in notes if kind == "started"), _made(folder)),
         _report(folder / REPORT) if status in ENDINGS else {},  # of an earlier session, if the run goes on
     )
+
+
+def _made(folder: Path) -> float:
+    """When the settings of a run were written."""
+    return (folder / CONFIG).stat().st_mtime
 
 
 def flattened(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

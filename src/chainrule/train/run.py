@@ -35,7 +35,7 @@ from chainrule.train.numerical_cost import tell_cost
 from chainrule.train.randomness import determinism, preserved_randomness, seed_everything
 from chainrule.train.records import Listener, Report, Silent
 from chainrule.train.results import Outcome, Results
-from chainrule.train.run_folder import Run, make_folder, sole_trainer, write_config
+from chainrule.train.run_folder import Run, make_folder, removed_if_refused, sole_trainer, write_config
 from chainrule.train.task import Kind, Task
 from chainrule.train.tasks import KINDS
 from chainrule.train.tensorboard import choose
@@ -88,7 +88,8 @@ def run_training(
     prepared = kind.prepare(run.config, listener) if data is None else None
     folder = run.folder or make_folder(run, kind.prefix)
     try:
-        with preserved_randomness(), sole_trainer(folder), determinism(run.config.loop.deterministic):
+        exact = determinism(run.config.loop.deterministic)
+        with preserved_randomness(), removed_if_refused(run, folder), sole_trainer(folder), exact:
             if prepared is not None:
                 kind.save(folder, prepared)
                 data = kind.load(folder, run.config)  # a new run reads what a resumed one will

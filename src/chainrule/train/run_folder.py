@@ -6,6 +6,7 @@ runs/transformer-001/  config.toml  tokenizer.json  data/  (runs/table-001/ ...,
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from chainrule.errors import CheckpointError, ConfigError
+from chainrule.errors import CheckpointError, ConfigError, DataError, SetupError
 from chainrule.train.atomic import write_text
 from chainrule.train.checkpoint import newest_checkpoint, read_state
 from chainrule.train.chosen_loss import settled_loss
 from chainrule.train.config import TrainConfig
+from chainrule.train.events import FILE, read_totals
 from chainrule.train.past import CONFIG, LOCK
 from chainrule.train.settings import config_from, leaves, load_config, to_toml
 from chainrule.train.tasks.text_model import settled_model
@@ -136,3 +138,14 @@ def sole_trainer(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise CheckpointError(f"another process trains in {folder}: wait for it, or stop it first") from None
         yield
+
+
+@contextmanager
+def removed_if_refused(run: Run, folder: Path) -> Iterator[None]:
+    """Remove the folder of a new run if what it was given turns out to be misuse before the first update."""
+    try:
+        yield
+    except (ConfigError, DataError, SetupError):
+        if run.folder is None and not ((folder / FILE).is_file() and read_totals(folder)[0]):
+            shutil.rmtree(folder, ignore_errors=True)  # a system that locks open files keeps it
+        raise
