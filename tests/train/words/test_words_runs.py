@@ -165,6 +165,27 @@ def test_a_file_of_settings_reaches_the_run(tmp_path, text):
     assert "epochs = 3  # file" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 
 
+def test_a_number_of_steps_is_refused_for_they_follow_from_the_epochs(tmp_path, text):
+    with pytest.raises(ConfigError) as refused:
+        train(replace(config_of(tmp_path, text), steps=20))
+
+    assert (
+        "steps is 20 and task is 'words', whose steps follow from the text and words.epochs (2: 8 steps); leave steps out, "
+        "and set words.epochs"
+    ) == str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_settings_of_an_earlier_run_train_again_also_with_other_epochs(tmp_path, text, capsys):
+    train(config_of(tmp_path, text))
+    settings = str(tmp_path / "run" / "config.toml")
+
+    assert 0 == cli.run(["train", settings, "--name", "again"])
+    assert 0 == cli.run(["train", settings, "--name", "longer", "--words.epochs", "3"])
+    assert "steps = 11  #" in (tmp_path / "longer" / "config.toml").read_text(encoding="utf-8")
+    assert "steps       11, by the text and words.epochs, instead of the file's 8\n" in capsys.readouterr().out
+
+
 def losses(folder):
     with closing(sqlite3.connect(folder / "metrics.sqlite")) as database:
         return database.execute("SELECT step, loss, learning_rate, terms FROM steps ORDER BY step").fetchall()

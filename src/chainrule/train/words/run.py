@@ -11,15 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chainrule.data.word_corpus import JOB_WORDS
-from chainrule.errors import CheckpointError
+from chainrule.errors import CheckpointError, ConfigError
 from chainrule.train.begin import accepted, first_state
+from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Engine
 from chainrule.train.interrupt import stop_on_signals
 from chainrule.train.journal import Keeper, open_journal
 from chainrule.train.records import Listener, Silent, plural
 from chainrule.train.results import Outcome, Results
 from chainrule.train.run import how_to_go_on
-from chainrule.train.run_folder import Run, as_tables, make_folder, sole_trainer, write_config
+from chainrule.train.run_folder import Run, as_tables, make_folder, removed_if_refused, sole_trainer, write_config
 from chainrule.train.tasks.words_data import WordFacts, Words, describe, load, prepare, save
 from chainrule.train.tensorboard import choose
 from chainrule.train.words.baseline import frequency_loss
@@ -49,7 +50,7 @@ def run_words(run: Run, *, engines: Mapping[str, Engine], listener: Listener | N
         shape_of(config, len(words.vocabulary))
     folder = run.folder or make_folder(run, "words")
     try:
-        with sole_trainer(folder):
+        with removed_if_refused(run, folder), sole_trainer(folder):
             if words:
                 with listener.phase("numbering the words"):
                     save(folder, words)
@@ -75,11 +76,13 @@ def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFact
         raise CheckpointError(f"{folder} has no data: it was removed while the run began; start a new run")
     vocabulary, corpus, facts = data.vocabulary, data.corpus, data.facts
     describe(vocabulary, facts, listener)
+    steps = steps_of(corpus, config.epochs)
+    require_no_steps(run, steps, listener)
     shape = shape_of(config, len(vocabulary))
     with listener.phase("compiling the kernel (some seconds the first time; kept for later runs)"):
         tables = make_tables(shape, vocabulary, config.sample)
         kernel = compiled(shape, tables, len(vocabulary))
-    run = replace(run, config=replace(run.config, steps=steps_of(corpus, config.epochs)))
+    run = replace(run, config=replace(run.config, steps=steps))
     if run.checkpoint is None:
         write_config(folder, run.config, {**run.remarks, "steps": f"of {JOBS * JOB_WORDS:,} words or a little more"})
     weights = initial_weights(shape, len(vocabulary), run.config.seed)
@@ -92,6 +95,24 @@ def _job(run: Run, folder: Path, listener: Listener) -> tuple[WordsJob, WordFact
     job = WordsJob(run.config, vocabulary, corpus, tables, kernel, weights, folder, origin)
     _announce(job, listener)
     return job, facts
+
+
+def require_no_steps(run: Run, steps: int, listener: Listener) -> None:
+    """Raise ConfigError if a new run is given a number of steps: they follow from its text and its epochs.
+
+    The file of an earlier run holds those of that run: they are the same, or flags have changed what they follow from.
+    """
+    given = run.config.steps
+    if run.folder is not None or given in (TrainConfig().steps, steps):
+        return
+    changed = any(of == "flag" and name.startswith(("text", "words.")) for name, of in run.remarks.items())
+    if changed and run.remarks.get("steps") == "file":
+        listener.say("steps", f"{steps:,}, by the text and words.epochs, instead of the file's {given:,}")
+        return
+    raise ConfigError(
+        f"steps is {given:,} and task is 'words', whose steps follow from the text and words.epochs "
+        f"({run.config.words.epochs}: {plural(steps, 'step')}); leave steps out, and set words.epochs"
+    )
 
 
 def _announce(job: WordsJob, listener: Listener) -> None:
