@@ -10,7 +10,8 @@ import time
 import pytest
 
 from chainrule import cli
-from chainrule.cli_progress import Pace, Plain, clock, printable
+from chainrule.cli_progress import Pace, Plain, clock, printable, where
+from chainrule.cli_train import longer
 from chainrule.finding import Finding
 from chainrule.report import Report
 from chainrule.train.checkpoint import checkpoints
@@ -18,6 +19,7 @@ from chainrule.train.config import TrainConfig
 from chainrule.train.events import read_steps
 from chainrule.train.records import StepRecord
 from chainrule.train.settings import leaves, to_toml
+from past_runs import made_run
 from small_runs import tiny_config, write_text
 
 OPTIONS = [
@@ -265,9 +267,42 @@ def test_train_on_ones_own_text_prints_plain_lines_and_can_be_resumed(tmp_path):
     assert "\x1b" not in done.stdout
     for words in ("text: ", "to beat     bigram model", "5/12        validation", "per byte of text", "runs/one"):
         assert words in done.stdout
-    again = shell("train", "--resume", "runs/one", folder=tmp_path)
+    earlier = checkpoints(tmp_path / "runs" / "one")[0]
+    again = shell("train", "--resume", f"runs/one/checkpoints/{earlier.name}", folder=tmp_path)
     assert 0 == again.returncode, again.stderr
-    assert "from step 12" in again.stdout
+    step = int(earlier.name.removeprefix("step-"))
+    assert f"from step {step}" in again.stdout
+    assert re.search(
+        rf"s, all sessions together\ntime        \d+ s for this session, from step {step} on\n", again.stdout
+    )
+
+
+def test_resuming_a_finished_run_leaves_it_and_says_how_to_train_longer(tmp_path, capsys):
+    folder = made_run(tmp_path, "done", ending="finished", report={})
+    before = sorted(path.stat().st_mtime_ns for path in folder.iterdir())
+
+    assert 0 == cli.run(["train", "--resume", str(folder)])
+    assert (
+        f"{folder} is already finished after 40 steps; its report is {folder}/report.txt. A run keeps the number of steps "
+        f"that it began with. To train longer: chainrule train {folder}/config.toml --name NEW --steps MORE; or export it "
+        "and train on from its weights, --model.pretrained FOLDER\n"
+    ) == capsys.readouterr().out
+    assert before == sorted(path.stat().st_mtime_ns for path in folder.iterdir())
+
+
+def test_more_steps_of_a_resumed_run_are_refused_with_the_way_to_train_longer(tmp_path, capsys):
+    folder = made_run(tmp_path, "done")
+
+    assert cli.MISUSE == cli.run(["train", "--resume", str(folder), "--steps", "99"])
+    assert (
+        f"leave out steps. To train longer: chainrule train {folder}/config.toml --name NEW" in capsys.readouterr().err
+    )
+
+
+def test_a_run_of_words_is_made_longer_by_its_epochs(tmp_path):
+    folder = made_run(tmp_path, "done", task="words")
+
+    assert f"To train longer: chainrule train {folder}/config.toml --name NEW --words.epochs MORE" == longer(folder)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
@@ -360,6 +395,27 @@ def test_times_are_read_at_a_glance():
 
 def test_a_sample_cannot_command_the_terminal():
     assert "a\ufffd[31m\n\tb" == printable("a\x1b[31m\n\tb")
+
+
+def test_the_time_left_follows_the_whole_session_so_that_one_pause_does_not_move_it_far():
+    moments = iter([0.0, *(0.1 * step for step in range(1, 101)), 30.0])  # 100 quick steps, then one with a measurement
+    pace = Pace(steps=1101, term="token", now=lambda: next(moments))
+    lines = [pace.step(StepRecord(step, 3.25, 1e-3, 0.5, 2048, 0.1)) for step in range(1, 102)]
+
+    assert lines[99].endswith("1:40 left")
+    assert lines[100].endswith("4:57 left"), "20 steps alone would say 18 minutes"
+
+
+def test_the_last_lines_name_what_the_folder_of_the_run_holds_and_how_its_vectors_are_asked(tmp_path):
+    for name in ("config.toml", "report.txt"):
+        (tmp_path / name).write_text("")
+    assert [("run", f"{tmp_path}: config.toml, report.txt")] == where(tmp_path, "refused by preflight")
+
+    (tmp_path / "vectors.bin").write_text("")
+    assert [
+        ("run", f"{tmp_path}: config.toml, report.txt, vectors.bin"),
+        ("ask", f"chainrule vectors {tmp_path} similar WORD"),
+    ] == where(tmp_path, "finished")
 
 
 def test_the_line_of_a_step_has_its_figures(capsys):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,28 +16,44 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.train.records import Evaluation, Report, StepRecord, plural
-from chainrule.train.results import Results
+from chainrule.train.results import Outcome, Results
 
 LABEL = 12
+BINARY = "vectors.bin"
+LEFT = (
+    "config.toml",
+    "metrics.sqlite",
+    "checkpoints",
+    "preflight.txt",
+    "report.txt",
+    "report.json",
+    BINARY,
+    "vectors.txt",
+)
 PLAIN_SECONDS = 10.0
 SMOOTH = 20
 STOPPING = "stopping after this step; Ctrl-C again stops at once, at the last checkpoint"
 
 
 class Pace:
-    """Terms (tokens, rows) per second and time left, from the last steps by the clock, so that pauses between steps count."""
+    """Terms (tokens, rows) per second from the last steps, time left from all of them, by the clock: pauses count.
 
-    def __init__(self, steps: int, term: str = "term") -> None:
-        self._steps, self._term = steps, term
-        self._times = deque([time.perf_counter()], maxlen=SMOOTH + 1)
+    A measurement falls into some stretches of steps and not into others; the mean of the whole session does not jump.
+    """
+
+    def __init__(self, steps: int, term: str = "term", now: Callable[[], float] = time.perf_counter) -> None:
+        self._steps, self._term, self._now = steps, term, now
+        self._start, self._done = now(), 0
+        self._times = deque([self._start], maxlen=SMOOTH + 1)
         self._terms: deque[int] = deque(maxlen=SMOOTH)
 
     def step(self, record: StepRecord) -> str:
         """Hear of a step; say its figures in words."""
-        self._times.append(time.perf_counter())
+        self._times.append(self._now())
         self._terms.append(record.terms)
         seconds = self._times[-1] - self._times[0]
-        left = (self._steps - record.step) * seconds / len(self._terms)
+        self._done += 1
+        left = (self._steps - record.step) * (self._times[-1] - self._start) / self._done
         norm = "" if record.gradient_norm is None else f"|g| {record.gradient_norm:.3g}  "
         return (
             f"loss {record.loss:.4f}  {_short(sum(self._terms) / seconds)} {self._term}s/s  lr {record.learning_rate:.2e}  "
@@ -147,7 +164,7 @@ class Plain:
     def finished(self, results: Results) -> None:
         """Print the table, the sample and where everything is."""
         print()
-        for label, text in [*results.lines(), *where(results)]:
+        for label, text in [*results.lines(), *where(Path(results.folder), results.outcome)]:
             self.say(label, text)
         if results.continuation:
             print("\n" + printable(results.prompt + results.continuation))
@@ -233,15 +250,17 @@ class Terminal:
                 printable(results.continuation), style="not dim"
             )
             self._console.print(Padding(sample, (1, 2)))
-        for label, text in where(results):
+        for label, text in where(Path(results.folder), results.outcome):
             self.say(label, text)
 
 
-def where(results: Results) -> list[tuple[str, str]]:
+def where(folder: Path, outcome: Outcome) -> list[tuple[str, str]]:
     """Lines that say where the run is and how it goes on."""
-    lines = [("run", f"{results.folder}: config.toml, metrics.sqlite, checkpoints, report.txt, report.json")]
-    if results.outcome == "interrupted":
-        lines.append(("go on", f"chainrule train --resume {results.folder}"))
+    lines = [("run", f"{folder}: {', '.join(name for name in LEFT if (folder / name).exists())}")]
+    if (folder / BINARY).exists():
+        lines.append(("ask", f"chainrule vectors {folder} similar WORD"))
+    if outcome == "interrupted":
+        lines.append(("go on", f"chainrule train --resume {folder}"))
     return lines
 
 

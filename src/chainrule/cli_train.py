@@ -13,6 +13,8 @@ from chainrule.errors import ConfigError
 from chainrule.setup_file import located
 from chainrule.train.config import TrainConfig
 from chainrule.train.interrupt import interrupt_afterwards
+from chainrule.train.past import CONFIG, read_run
+from chainrule.train.records import plural
 from chainrule.train.settings import by_last_part, config_from, origins, read_settings, to_toml
 
 EXIT_CODES = {"finished": 0, "stopped early": 0, "interrupted": 130, "refused by preflight": 1}
@@ -51,7 +53,12 @@ def train(
         return plan_of(config)
     if resume and any(remarks.values()):
         given = ", ".join(name for name, origin in remarks.items() if origin)
-        raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}")
+        more = (remarks["steps"] or remarks["words.epochs"]) and (resume / CONFIG).is_file()
+        hint = f". {longer(resume)}" if more else ""
+        raise ConfigError(f"--resume takes every setting from {resume}; leave out {given}{hint}")
+    if resume and (done := already_finished(resume)):
+        print(done)
+        return 0
 
     with interrupt_afterwards():  # numpy and torch do not survive Ctrl-C while they are imported
         from chainrule import api
@@ -62,6 +69,25 @@ def train(
     results = api.train(open_run(resume) if resume else new_run(config, remarks), listener=listener)
     listener.finished(results)
     return EXIT_CODES[results.outcome]
+
+
+def already_finished(folder: Path) -> str:
+    """What is said of a run that has made all its updates; "" of any other, and of a checkpoint, from which it may go on."""
+    run = read_run(folder) if (folder / CONFIG).is_file() else None
+    if run is None or run.status not in ("finished", "stopped early"):
+        return ""
+    return (
+        f"{folder} is already {run.status} after {plural(run.done, 'step')}; its report is {folder / 'report.txt'}. A run keeps "
+        f"the number of steps that it began with. {longer(folder)}"
+    )
+
+
+def longer(folder: Path) -> str:
+    """How more updates are made than a run has: its learning rate falls to its last step, so that none is appended."""
+    task = read_run(folder).task
+    more = "--words.epochs" if task == "words" else "--steps"
+    on = "; or export it and train on from its weights, --model.pretrained FOLDER" if task == "text" else ""
+    return f"To train longer: chainrule train {folder / CONFIG} --name NEW {more} MORE{on}"
 
 
 def plan(

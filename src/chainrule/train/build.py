@@ -172,6 +172,21 @@ def _announce(job: Job, reasons: Mapping[str, str], listener: Listener) -> None:
     listener.say("precision", f"{config.precision}, {reasons['precision']}")
     listener.say("compiled", f"{'yes' if config.loop.compile == 'on' else 'no'}, {reasons['loop.compile']}")
     listener.say("decay", decay_in_words(job))
+    listener.say("validation", validation_in_words(job))
+
+
+def validation_in_words(job: Job) -> str:
+    """On how many examples the loss is measured on the way, and on how many at the end: two figures of one model."""
+    task, every = job.task, job.config.loop.evaluate_every
+    examples = len(task.validation)
+    if not every:
+        return f"on all {plural(examples, task.example)} at the end"
+    part = min(task.measured, examples)
+    some = (
+        f"all {plural(examples, task.example)}" if part == examples else f"{part:,} of {plural(examples, task.example)}"
+    )
+    rest = "" if part == examples else ", evenly spread; the report's on all of them"
+    return f"every {plural(every, 'step')} on {some}{rest}"
 
 
 def decay_in_words(job: Job) -> str:

@@ -23,12 +23,13 @@ from chainrule.train.task import Conclusion
 
 @dataclass(frozen=True)
 class Session:
-    """What a run has besides its state: the loop's job, the reasons of its choices, who listens, when it began."""
+    """What a run has besides its state: the loop's job, the reasons of its choices, who listens, when and where it began."""
 
     job: Job
     reasons: dict[str, str]
     listener: Listener
     start: float
+    resumed_at: int = 0
 
 
 def finish(session: Session, state: State, outcome: Outcome) -> Results:
@@ -72,6 +73,7 @@ def _results(session: Session, state: State, outcome: Outcome, loss: float | Non
         terms_per_second=state.terms / state.seconds if state.seconds else 0.0,
         loop_seconds=state.seconds,
         total_seconds=time.perf_counter() - session.start,
+        resumed_at=session.resumed_at,
         preflight=preflight_report(job.folder),
         metrics=dict(conclusion.metrics),
         conclusion=conclusion.lines,

@@ -12,12 +12,13 @@ Outcome = Literal["finished", "stopped early", "interrupted", "refused by prefli
 class Results:
     """A run's outcome; losses are in `loss_unit`, that of training in `trained_unit`.
 
-    trained_over     steps that `training_loss` is the mean of
+    trained_over     steps or the epoch that `training_loss` is the mean of
     validation_loss  of the last weights, of the best ones if the run stopped early, on all validation examples
     baseline_loss    of the baseline, on the same ones
     best_loss        lowest loss on the smaller set that is measured while training
     terms_per_second, loop_seconds  of the training loop, all sessions together, measurements included
     total_seconds    of this session, from reading data to the end
+    resumed_at       step that this session went on from; 0 if it is the first one
     preflight        the preflight's report; None if there was none
     metrics, conclusion, prompt, continuation   what the task says of the model: numbers, lines, a sample
     data             where the examples come from
@@ -49,6 +50,7 @@ class Results:
     terms_per_second: float
     loop_seconds: float
     total_seconds: float
+    resumed_at: int
     preflight: dict[str, Any] | None
     metrics: dict[str, float]
     conclusion: tuple[tuple[str, str], ...]
@@ -68,7 +70,7 @@ class Results:
         lines = [("outcome", f"{self.outcome} after {self.steps:,} of {self.steps_wanted:,} steps")]
         if self.validation_loss is not None:
             lines += [
-                ("validation", f"{self.validation_loss:.4f} {self.loss_unit}"),
+                ("validation", f"{self.validation_loss:.4f} {self.loss_unit}, on all validation examples"),
                 ("to beat", f"{self.baseline_loss:.4f}, {self.baseline}, on the same {self.term}s: {self.comparison}"),
             ]
         lines += self.conclusion
@@ -76,8 +78,9 @@ class Results:
             lines.append(("training", f"{self.training_loss:.4f} {self.trained_unit}, mean of {self.trained_over}"))
         if self.terms_seen:
             speed = f"{self.terms_per_second:,.0f} {self.term}s/s, {self.terms_seen:,} in {self.loop_seconds:.0f} s"
-            lines.append(("speed", speed))
-        lines.append(("time", f"{self.total_seconds:.0f} s in all"))
+            lines.append(("speed", speed + (", all sessions together" if self.resumed_at else "")))
+        session = f"for this session, from step {self.resumed_at:,} on" if self.resumed_at else "in all"
+        lines.append(("time", f"{self.total_seconds:.0f} s {session}"))
         return lines
 
     @property

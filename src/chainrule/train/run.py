@@ -122,7 +122,7 @@ def _begin(run: Run, folder: Path, kind: Kind, data: Any, engine: Engine, listen
     tell_cost(job, listener)
     if run.checkpoint is None:
         write_config(folder, job.config, {**run.remarks, **reasons})
-    return Session(job, reasons, listener, start)
+    return Session(job, reasons, listener, start, step_of(run.checkpoint) if run.checkpoint else 0)
 
 
 def _train(

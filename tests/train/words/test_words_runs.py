@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -127,12 +128,21 @@ def test_a_run_that_died_is_resumed_bit_for_bit(tmp_path, text, moment):
 
 def test_ctrl_c_saves_and_a_resumed_run_is_the_same(tmp_path, text):
     train(config_of(tmp_path, text, name="whole"))
-    interrupted = train(config_of(tmp_path, text), listener=StopsAt(3))
+    interrupted = train(config_of(tmp_path, text), listener=StopsAt(1))
 
     assert "interrupted" == interrupted.outcome
     assert interrupted.steps < interrupted.steps_wanted
-    train(open_run(tmp_path / "run"))
+    assert re.fullmatch(r"the first \d\d% of epoch 1", interrupted.trained_over)
+    resumed = train(open_run(tmp_path / "run"))
+    assert (interrupted.steps, "the last epoch") == (resumed.resumed_at, resumed.trained_over)
     assert (tmp_path / "whole" / "vectors.bin").read_bytes() == (tmp_path / "run" / "vectors.bin").read_bytes()
+
+
+def test_a_run_that_is_interrupted_in_its_second_epoch_reports_the_first_one(tmp_path, text):
+    interrupted = train(config_of(tmp_path, text), listener=StopsAt(6))
+
+    assert "interrupted" == interrupted.outcome
+    assert "epoch 1" == interrupted.trained_over
 
 
 def test_the_choices_of_a_run_stand_in_its_settings_with_their_reasons(tmp_path, text):

@@ -28,14 +28,13 @@ def finish_words(
     baseline: float,
     listener: Listener,
     start: float,
+    resumed_at: int,
 ) -> Results:
     """Write vectors and report; an interrupted run is only reported, so that Ctrl-C ends soon."""
     lines: list[tuple[str, str]] = []
     metrics: dict[str, float] = {}
-    loss = None
+    loss, over = trained(job, state)
     if state.epochs:
-        last = state.epochs[-1]
-        loss = last.loss / max(last.pairs, 1)
         lines.append(("frequencies", f"{baseline:.4f}: the loss of a model that knows only how frequent words are"))
     if outcome == "finished":
         vectors = vectors_of(job)
@@ -65,7 +64,7 @@ def finish_words(
             loss_unit="nats per predicted word",
             trained_unit="nats per predicted word",
             training_loss=loss,
-            trained_over="the last epoch",
+            trained_over=over,
             validation_loss=None,
             baseline="word frequencies",
             baseline_loss=baseline,
@@ -77,6 +76,7 @@ def finish_words(
             terms_per_second=state.words / state.seconds if state.seconds else 0.0,
             loop_seconds=state.seconds,
             total_seconds=time.perf_counter() - start,
+            resumed_at=resumed_at,
             preflight=preflight_report(job.folder),
             metrics=metrics,
             conclusion=tuple(lines),
@@ -85,6 +85,19 @@ def finish_words(
             data=asdict(facts),
         )
     )
+
+
+def trained(job: WordsJob, state: WordsState) -> tuple[float | None, str]:
+    """The loss of the last whole epoch, or of the part that there is of the first one; and what it is the mean of."""
+    whole = [number for number, epoch in enumerate(state.epochs) if epoch.jobs == len(job.corpus)]
+    if not state.epochs:
+        return None, ""
+    epoch = state.epochs[whole[-1] if whole else 0]
+    part = f"the first {epoch.jobs / len(job.corpus):.0%} of epoch 1"
+    over = (
+        part if not whole else "the last epoch" if len(whole) == job.config.words.epochs else f"epoch {whole[-1] + 1}"
+    )
+    return epoch.loss / max(epoch.pairs, 1), over
 
 
 def vectors_of(job: WordsJob) -> WordVectors:

@@ -145,13 +145,14 @@ def _train(
     baseline = frequency_loss(job.vocabulary.counts, config.sample, config.objective, config.negatives)
     load = partial(load_words, weights=job.weights)
     state = first_state(job.folder, checkpoint, WordsState(), load, journal, listener)
+    resumed_at = state.step
     outcome: Outcome = "refused by preflight"
     if checkpoint is not None or _passes(job, engines, listener):
         listener.say("to beat", f"word frequencies alone: {baseline:.4f} nats per predicted word")
         with stop_on_signals(listener.stopping) as stop:
             train_words(job, state, journal, listener, stop)
         outcome = "finished" if state.step >= job.steps else "interrupted"
-    results = finish_words(job, state, outcome, facts, baseline, listener, start)
+    results = finish_words(job, state, outcome, facts, baseline, listener, start, resumed_at)
     journal.note(outcome, f"step {state.step}")
     return results
 
