@@ -92,7 +92,8 @@ def test_json_and_page_are_written(file, tmp_path, capsys):
     [
         (["{file}:stup"], "did you mean models_of_user.py:setup?"),
         (["missing.py"], "no file 'missing.py'"),
-        (["{file}", "--only", "gradient-mismach"], "unknown check 'gradient-mismach'"),
+        (["{file}", "--only", "gradient-mismach"], "unknown check 'gradient-mismach'; did you mean gradient-mismatch?"),
+        (["{file}", "--only", "qqqq"], "unknown check 'qqqq'; `chainrule why` lists them all\n"),
         (["{file}", "--json", "report.html"], "the name must end in .json"),
         (["{file}", "--save", "report.pdf"], "the name must end in .html, .json, .sarif, .txt"),
         (["{file}", "--sede", "3"], "--seed"),

@@ -32,7 +32,7 @@ from chainrule.checks.own_loss import loss_wrong_gradient
 from chainrule.checks.own_loss.subject import LossSubject, first_look
 from chainrule.checks.rehearsal import rehearse
 from chainrule.checks.subject import Subject
-from chainrule.errors import ConfigError, SetupError
+from chainrule.errors import ConfigError, SetupError, did_you_mean
 from chainrule.finding import Finding, NotRun, StageResult, repeated
 from chainrule.report import Report
 from chainrule.setups import Setup
@@ -63,7 +63,8 @@ def known_checks(only: Collection[str]) -> frozenset[str]:
     if of_a_loss := sorted(set(only) & {check.NAME for check in own_loss.CHECKS}):
         raise ConfigError(f"{of_a_loss[0]} examines a loss function by itself: chainrule losses FILE.py:function")
     if unknown := sorted(set(only) - set(known)):
-        raise ConfigError(f"unknown check {unknown[0]!r}; known are {', '.join(known)}")
+        otherwise = "`chainrule why` lists them all"
+        raise ConfigError(f"unknown check {unknown[0]!r}; {did_you_mean(unknown[0], known, otherwise)}")
     return frozenset(only)
 
 
