@@ -51,22 +51,65 @@ def test_a_colon_belongs_to_the_function_only():
     ("code", "words"),
     [
         ("def setups(): ...", "has no function 'setup'; did you mean given_by_user.py:setups?"),
-        ("x = 1", "has no function 'setup'; write `def setup():` that returns a chainrule.Setup"),
+        (
+            "x = 1",
+            "has no function 'setup'; write `def setup():` that returns a chainrule.Setup; for a script that trains: chainrule",
+        ),
         ("setup = 3", "given_by_user.py:setup is int, expected a function that returns a chainrule.Setup"),
         ("def setup(): return 3", "given_by_user.py:setup() returned int, expected a chainrule.Setup"),
         ("def setup(n): ...", "setup() raised TypeError: setup() missing 1 required positional argument: 'n'"),
         ("def setup(): return {}['width']", "given_by_user.py:setup() raised KeyError: 'width'"),
         (
-            "import a_module_that_is_not_there",
+            "import a_module_that_is_not_there\ndef setup(): ...",
             "raised ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
         ),
-        ("import sys\nsys.exit('bye')", "given_by_user.py raised SystemExit: bye"),
+        ("import sys\nsys.exit('bye')\ndef setup(): ...", "given_by_user.py raised SystemExit: bye"),
         ("def setup(:", "given_by_user.py raised SyntaxError: "),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said(code, words, write):
     with pytest.raises(SetupError, match=re.escape(words)):
         load_setup(write(code))
+
+
+def test_a_script_without_the_function_is_not_run(write, capsys):
+    script = write(
+        "import argparse\nargparse.ArgumentParser().parse_args(['--no-such-flag'])\nprint('trains')", "train.py"
+    )
+    with pytest.raises(SetupError) as raised:
+        load_setup(script)
+
+    write_it = "write `def setup():` that returns a chainrule.Setup"
+    assert f"train.py has no function 'setup'; {write_it}; for a script that trains: chainrule run {script}" == str(
+        raised.value
+    )
+    assert ("", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        GOOD.replace("def setup", "def build_it") + "\nsetup = build_it",
+        "from a_neighbour_that_has_one import *",
+        "from a_neighbour_that_has_one import other as setup",
+        GOOD.replace("def setup", "def build_it") + "\nglobals()['setup'] = build_it",
+    ],
+)
+def test_a_function_may_come_from_anywhere(code, write):
+    write(GOOD + "\nother = setup", "a_neighbour_that_has_one.py")
+
+    assert isinstance(load_setup(write(code)), Setup)
+
+
+def test_a_file_that_ends_the_program_while_it_is_loaded_is_told_what_takes_scripts(write):
+    script = write("import sys\ndef setup(): ...\nsys.exit(2)", "train.py")
+    with pytest.raises(SetupError) as raised:
+        load_setup(script)
+
+    assert str(raised.value).endswith(
+        "line 3, in <module>\n    sys.exit(2)\nit ended the program while it was loaded. Put what a script does under "
+        f'`if __name__ == "__main__":`; for a script that trains: chainrule run {script}'
+    )
 
 
 def test_an_error_in_the_users_code_names_the_users_line_and_no_line_of_ours(write):
