@@ -17,6 +17,7 @@ from chainrule.watch.names import Names
 from chainrule.watch.patches import all_patched, and_then
 
 SAMPLED = 256  # numbers of each tensor of a batch that make its fingerprint
+KEPT_BATCHES = 4  # one each of so many loaders: a program may make a new one in every epoch
 GOLDEN = 0.6180339887498949  # spreads the sampled places: images have dark borders, sequences begin alike
 
 
@@ -30,7 +31,7 @@ class Loaders:
 
     @property
     def last(self) -> tuple[Any, ...]:
-        """The batch that each loader gave last."""
+        """The batch that each loader gave last, of the loaders that gave one last."""
         return tuple(self._last.values())
 
     @contextmanager
@@ -62,7 +63,8 @@ class Loaders:
     def _given(self, batch: Any, iterator: Any) -> None:
         name, _ = self._of.get(id(iterator), ("", None))
         if name:
-            self._last[name] = batch
+            self._last.pop(name, None)
+            self._last = dict([*self._last.items(), (name, batch)][-KEPT_BATCHES:])
             tensors = tensors_of(batch)
             size = next((int(t.shape[0]) for t in tensors.values() if t.dim()), None)
             self._say("batch", name, fingerprint=fingerprint(batch), size=size)
