@@ -213,6 +213,7 @@ def test_every_option_says_what_it_means(capsys):
         (["train", "--model.layer", "3"], "Unknown option: --model.layer. Did you mean --model.layers?"),
         (["train", "--table.loss", "mse"], "Unknown option: --table.loss. Did you mean --loss?"),
         (["plan", "--learning-rate=3"], "Unknown option: --learning-rate. Did you mean --optimizer.learning-rate?"),
+        (["train", "--loop.early-stop", "3"], "Unknown option: --loop.early-stop; chainrule train --help lists all"),
         (["train", "--resum", "x"], "Unknown option: --resum. Did you mean --resume?"),
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["train", "--steps", "many"], 'unable to convert "many" into int'),

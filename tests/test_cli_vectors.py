@@ -45,6 +45,7 @@ def test_test_files_are_measured(folder, capsys):
     ("arguments", "message"),
     [
         (["similar", "kin"], "'kin' is none of the 5 words; did you mean 'king'?"),
+        (["similar", "womna"], "'womna' is none of the 5 words; did you mean 'woman'?"),
         (["analogy", "man", "king"], "analogy takes three words, got 2: A B C, for instance man king woman"),
         (["evaluate", "nowhere.tsv"], "nowhere.tsv cannot be read: No such file or directory"),
     ],

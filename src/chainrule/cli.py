@@ -25,7 +25,7 @@ from chainrule.cli_predict import predict
 from chainrule.cli_run import run as run_script
 from chainrule.cli_run import separated
 from chainrule.cli_runs import compare, runs
-from chainrule.cli_train import moved, plan, settings_of_file, train
+from chainrule.cli_train import moved, plan, settings_of_file, train, unlike_all
 from chainrule.cli_vectors import vectors
 from chainrule.errors import ChainruleError
 
@@ -94,6 +94,8 @@ def _sentence(error: Exception) -> str:
         option = (error.token.keyword or error.token.value).partition("=")[0]
         if known := moved(option):
             return f"Unknown option: {option}. Did you mean {known}?"
+        if unlike_all(option):
+            return f"Unknown option: {option}; chainrule {error.command_chain[0]} --help lists all"
     return " ".join(str(error).split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -125,6 +126,12 @@ def moved(option: str) -> str:
     end = option.removeprefix("--").rsplit(".", 1)[-1].replace("-", "_")
     setting = by_last_part().get(end, "")
     return setting and "--" + setting.replace("_", "-")
+
+
+def unlike_all(option: str) -> bool:
+    """True if no setting's last part is near to the option's: behind a common section, --loop.x and --loop.y seem alike."""
+    section, _, end = option.removeprefix("--").replace("-", "_").rpartition(".")
+    return bool(section) and not get_close_matches(end.removeprefix("no_"), by_last_part())
 
 
 def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.data.spelling import nearest_spelling
 from chainrule.errors import DataError
 
 _LONGEST_HEADER = 64
@@ -49,8 +49,8 @@ class WordVectors:
     def place(self, word: str) -> int:
         """The number of a word. Raises DataError with the nearest spelling if there is no such word."""
         if word not in self.number:
-            close = get_close_matches(word, self.words, n=1, cutoff=0.7)
-            hint = f"did you mean {close[0]!r}?" if close else f"the most frequent are {', '.join(self.words[:5])}"
+            close = nearest_spelling(word, self.words)
+            hint = f"did you mean {close!r}?" if close else f"the most frequent are {', '.join(self.words[:5])}"
             raise DataError(f"{word!r} is none of the {len(self.words):,} words; {hint}")
         return self.number[word]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from chainrule.errors import CheckpointError, ConfigError, DataError, SetupError
+from chainrule.errors import CheckpointError, ConfigError, DataError, SetupError, did_you_mean
 from chainrule.train.atomic import write_text
 from chainrule.train.checkpoint import newest_checkpoint, read_state
 from chainrule.train.chosen_loss import settled_loss
@@ -65,14 +65,19 @@ def open_run(path: Path) -> Run:
         folder = path
         checkpoint = None
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(
-            f"{path} is no run folder: it has no {CONFIG}; runs are below {TrainConfig().runs_folder}/"
-        )
+        raise CheckpointError(f"{path} is no run folder: it has no {CONFIG}; {_nearest_run(folder)}")
     config = load_config(folder / CONFIG)
     checkpoint = checkpoint or newest_checkpoint(folder)
     if checkpoint is not None:
         _require_same(folder / CONFIG, config, read_state(checkpoint)["config"])
     return Run(config, folder, checkpoint)
+
+
+def _nearest_run(folder: Path) -> str:
+    """The run beside a folder that is none whose name is nearest, or where runs are."""
+    beside = [config.parent.name for config in sorted(folder.parent.glob(f"*/{CONFIG}"))]
+    near = did_you_mean(folder.name, beside, "", show=lambda name: str(folder.parent / name))
+    return near or f"runs are below {TrainConfig().runs_folder}/"
 
 
 def as_tables(config: TrainConfig) -> dict[str, Any]:
