@@ -38,6 +38,7 @@ def test_export_makes_the_folder_and_says_how_to_load_it(run, tmp_path, capsys):
     said = capsys.readouterr().out
 
     assert f"AutoModelForCausalLM.from_pretrained('{tmp_path / 'model'}')" in said
+    assert 1 == len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}), "one is closed to other users"
     assert "gpt2" == json.loads((tmp_path / "model" / "config.json").read_text())["model_type"]
 
 
@@ -45,6 +46,7 @@ def test_export_makes_the_folder_and_says_how_to_load_it(run, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["sample", "nowhere"], "nowhere is no run folder: it has no config.toml"),
+        (["sample", "RUN", "--tokens", "0"], "tokens is 0; it must be 1 or more"),
         (["sample", "RUN", "--top-p", "2"], "sample.top_p is 2.0; a probability above 0, up to 1, is needed"),
         (["export", "RUN", "RUN"], "exists: take another folder, or remove it first"),
     ],
@@ -53,6 +55,11 @@ def test_misuse_ends_with_code_2_and_what_to_do(run, arguments, words, capsys):
     assert 2 == cli.run([str(run) if argument == "RUN" else argument for argument in arguments])
 
     assert words in capsys.readouterr().err
+
+
+def test_a_misspelt_run_has_the_nearest_one_suggested(run, capsys):
+    assert 2 == cli.run(["sample", str(run)[:-1]])
+    assert f"it has no config.toml; did you mean {run}?" in capsys.readouterr().err
 
 
 def test_a_run_whose_checkpoint_is_damaged_is_refused(run, capsys):

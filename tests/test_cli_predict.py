@@ -44,6 +44,7 @@ def test_answers_go_to_a_file_if_one_is_named(run, wine, tmp_path, capsys):
         (["{run}", "none.csv"], "none.csv does not exist"),
         (["nowhere", "{wine}"], "nowhere is no run folder"),
         (["{run}", "{wine}", "--output", "nowhere/out.csv"], "nowhere is no folder"),
+        (["{run}", "{wine}", "--output", "{wine}"], "wine.csv exists: take another --output, or remove it first"),
         (["{run}/checkpoints/step-000001", "{wine}"], "step-000001"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chainrule.train.config import SampleConfig
+from chainrule.train.config_rules import require
 
 
 def sample(
@@ -37,6 +38,7 @@ def sample(
     seed
         Of the draws: the same seed gives the same text.
     """
+    require(tokens >= 1, f"tokens is {tokens}; it must be 1 or more")
     from chainrule.data.tokenizer import encoded, end_of_text
     from chainrule.train.language_model import load_language_model
     from chainrule.train.sample import continued

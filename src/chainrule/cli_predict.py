@@ -25,6 +25,8 @@ def predict(run: Path, file: Path, /, *, output: Path | None = None) -> int:
     """
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"{output} cannot be written: {output.parent} is no folder")
+    if output is not None and output.exists():
+        raise ConfigError(f"{output} exists: take another --output, or remove it first")
     from chainrule import api
     from chainrule.train.atomic import write_text
 

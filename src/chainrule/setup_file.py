@@ -160,16 +160,16 @@ def _run(function: Callable[[], object], what: str, at_exit: str = "") -> object
         return function()
     except (Exception, SystemExit) as error:
         advice = f"\n{at_exit}" if at_exit and isinstance(error, SystemExit) else ""
-        raise SetupError(f"{what} raised {type(error).__name__}: {error}\n{_trace(error)}{advice}") from error
+        raise SetupError(f"{what} raised {type(error).__name__}: {error}\n{trace(error)}{advice}") from error
 
 
-def _trace(error: BaseException) -> str:
-    """The frames below ours, innermost last: those are the user's."""
+def trace(error: BaseException, caller: str = "") -> str:
+    """The frames below ours and the file of the caller, innermost last, with file and line: those are the user's."""
     if isinstance(error, SyntaxError):
         return "".join(traceback.format_exception_only(error)).rstrip()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename, caller)]
     return "".join(traceback.format_list(frames)).rstrip()
 
 
-def _machinery(file: str) -> bool:
-    return file == __file__ or file.startswith("<frozen importlib")
+def _machinery(file: str, caller: str) -> bool:
+    return file in (__file__, caller) or file.startswith("<frozen importlib")

@@ -59,7 +59,7 @@ def test_every_choice_about_the_data_is_said_with_its_reason(tmp_path, mixed):
         "left out: 'id': counts the rows: an identifier",
         "left out: 'class': as asked (table.drop)",
         "'day': ISO 8601 dates, taken as days since 1970-01-01",
-        "inputs: 9 of 4 columns; numbers: 'size' (2); true or false: 'paid'; dates: 'day'; words: 'colour' (5)",
+        "inputs: 9 from 4 columns; numbers: 'size' (2); true or false: 'paid'; dates: 'day'; words: 'colour' (5)",
         "target: 'target', regression (200 different numbers); loss mse",
         "rows: 140 training, 30 validation, 30 test; by a hash of each row's content",
         "to beat: the training mean, always: mse ",

@@ -42,10 +42,16 @@ def _fill(folder: Path, files: Mapping[str, Writer]) -> None:
     folder.mkdir()
     for name, write in files.items():
         write(folder / name)
+        _open_to_readers(folder / name)
         _sync(folder / name)
     manifest = {name: _digest(folder / name) for name in files}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
     _sync(folder)
+
+
+def _open_to_readers(path: Path) -> None:
+    """Give a file the folder's mode, as `open` would: safetensors makes files that only their owner reads."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def write_text(path: Path, text: str) -> None:

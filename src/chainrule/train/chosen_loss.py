@@ -26,7 +26,7 @@ from chainrule.losses import CATALOGUE, loss_called
 from chainrule.losses.classification import cross_entropy, log_loss
 from chainrule.losses.entry import Loss as Entry
 from chainrule.losses.regression import mse
-from chainrule.setup_file import is_file_target, load_loss, located, split_target
+from chainrule.setup_file import is_file_target, load_loss, located, split_target, trace
 from chainrule.train.config import TrainConfig
 from chainrule.train.engine import Batch, Loss
 from chainrule.train.task import OwnLoss
@@ -146,7 +146,9 @@ def tried(loss: ChosenLoss, prediction: Tensor, target: Tensor) -> Tensor:
     except ChainruleError:
         raise
     except Exception as error:
-        raise SetupError(f"{loss.name} raised {type(error).__name__} for {shapes}: {error}") from error
+        raise SetupError(
+            f"{loss.name} raised {type(error).__name__} for {shapes}: {error}\n{trace(error, __file__)}"
+        ) from error
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         raise SetupError(

@@ -68,7 +68,8 @@ class Journal:
 @contextmanager
 def open_journal(folder: Path, board: Choice, listener: Listener) -> Iterator[Journal]:
     """The journal of a run, closed at the end; an error that ends the run is written down before it goes on."""
-    listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}" if board.written else board.reason)
+    if board.written:
+        listener.say("tensorboard", f"{folder / FOLDER}: {board.reason}")
     journal = Journal(Events(folder), *([Board(folder)] if board.written else []))
     try:
         yield journal

@@ -151,7 +151,7 @@ def describe(data: TableData, loss: str, listener: Listener) -> None:
     for name, reason in facts.left_out:
         listener.say("left out", f"{name!r}: {reason}")
     columns = counted(len(preprocessing.features), "column")
-    listener.say("inputs", f"{preprocessing.width:,} of {columns}; {by_kind(preprocessing.features)}")
+    listener.say("inputs", f"{preprocessing.width:,} from {columns}; {by_kind(preprocessing.features)}")
     listener.say("target", f"{in_words(preprocessing.target, facts.goal)}; loss {loss}")
     counts = ", ".join(f"{len(side):,} {name}" for name, side in data.sides.items())
     listener.say("rows", f"{counts}; {facts.rule}")
