@@ -67,7 +67,7 @@ def test_every_loss_that_suits_classes_takes_logits_and_class_numbers():
     ("content", "name", "words"),
     [
         ("def half(p, t): ...", "hlaf", r"my_losses\.py has no function 'hlaf'; did you mean my_losses\.py:half\?"),
-        ("1 / 0", "half", r"my_losses\.py raised ZeroDivisionError"),
+        ("1 / 0\n\ndef half(p, t): ...", "half", r"my_losses\.py raised ZeroDivisionError"),
         ("half = 3", "half", r"my_losses\.py:half is int, expected a function"),
     ],
 )
