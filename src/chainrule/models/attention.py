@@ -115,8 +115,8 @@ def fused_is_faster(device: torch.device, dtype: torch.dtype, length: int, dropo
     On a CPU (6 heads of 64, one thread) it takes, of the time of the formula written out,
 
         T          128   256   512  1024  2048
-        float32   0.76  0.66  0.73  0.32  0.25
-        bfloat16  2.73  1.68  1.57  0.73  0.48
+        float32   0.78  0.69  0.52  0.48  0.28
+        bfloat16  3.31  1.94  1.10  0.69  0.58
 
     and with dropout it is slow. Where it wins little the parts are worth more: each can be seen and proved.
     """
