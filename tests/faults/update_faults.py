@@ -221,42 +221,46 @@ def epsilon(large, sane, broken):
     return trained(lambda model: torch.optim.Adam(model.parameters(), lr=1e-3, eps=large if broken else sane))
 
 
-def forgets_correction(broken):
-    """A class called AdamW whose bias correction is missing, seen in its real steps."""
+def stepping(kind, update, broken):
+    """A class of an optimizer's name whose real steps are, where it is broken, update(p, state, group) of each parameter."""
 
-    class AdamW(torch.optim.AdamW):
+    class Optimizer(kind):
         @torch.no_grad()
         def step(self, closure=None):
             if not broken:
                 return super().step(closure)
             for group in self.param_groups:
                 for p in group["params"]:
-                    m = self.state[p].setdefault("exp_avg", torch.zeros_like(p)).lerp_(p.grad, 0.1)
-                    v = self.state[p].setdefault("exp_avg_sq", torch.zeros_like(p)).lerp_(p.grad**2, 0.001)
-                    p.sub_(group["lr"] * m / (v.sqrt() + group["eps"]))
+                    update(p, self.state[p], group)
             return None
 
-    return trained(lambda model: AdamW(model.parameters(), lr=1e-3))
+    Optimizer.__name__ = Optimizer.__qualname__ = kind.__name__
+    return Optimizer
+
+
+def forgets_correction(broken):
+    """A class called AdamW whose bias correction is missing, seen in its real steps."""
+
+    def update(p, state, group):
+        m = state.setdefault("exp_avg", torch.zeros_like(p)).lerp_(p.grad, 0.1)
+        v = state.setdefault("exp_avg_sq", torch.zeros_like(p)).lerp_(p.grad**2, 0.001)
+        p.sub_(group["lr"] * m / (v.sqrt() + group["eps"]))
+
+    return trained(lambda model: stepping(torch.optim.AdamW, update, broken)(model.parameters(), lr=1e-3))
 
 
 def orthogonal_first(broken):
     """A class made from torch's Muon whose real steps average what was made orthogonal, not the gradients."""
 
-    class Muon(torch.optim.Muon):
-        @torch.no_grad()
-        def step(self, closure=None):
-            if not broken:
-                return super().step(closure)
-            for group in self.param_groups:
-                for p in group["params"]:
-                    b = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                    b.lerp_(own.Muon.orthogonal(p.grad, group["ns_steps"]), 1 - group["momentum"])
-                    p.sub_(group["lr"] * max(1, p.size(0) / p.size(1)) ** 0.5 * b)
-            return None
+    def update(p, state, group):
+        b = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        b.lerp_(own.Muon.orthogonal(p.grad, group["ns_steps"]), 1 - group["momentum"])
+        p.sub_(group["lr"] * max(1, p.size(0) / p.size(1)) ** 0.5 * b)
 
     model = classifier()
     matrices, vectors = ([p for p in model.parameters() if (p.ndim == 2) == whole] for whole in (True, False))
-    made = Muon(matrices, lr=0.02, weight_decay=0.0), torch.optim.AdamW(vectors, lr=1e-3)
+    muon = stepping(torch.optim.Muon, update, broken)(matrices, lr=0.02, weight_decay=0.0)
+    made = muon, torch.optim.AdamW(vectors, lr=1e-3)
     return cr.Setup(model, loss, batches(), made)
 
 
